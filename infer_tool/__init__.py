@@ -1,0 +1,10 @@
+"""infertool: from a trained model to a small, fast, proven deployable file.
+
+The functions are the commands; their keywords are the commands' options (`infer_tool.config`).
+"""
+
+from __future__ import annotations
+
+from infer_tool.api import bench, convert, doctor, inspect, optimize, quantize, verify
+
+__all__ = ["bench", "convert", "doctor", "inspect", "optimize", "quantize", "verify"]

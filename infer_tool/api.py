@@ -1,0 +1,78 @@
+"""The commands as Python functions: the same configuration, the same checks, the same report."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from infer_tool.config import COMMANDS
+from infer_tool.options import build_config
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from infer_tool.config import Talk
+    from infer_tool.report.model import Report
+
+
+def convert(source: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Convert any source to optimised, verified ONNX; options as in `infer_tool.config.Convert`."""
+    return _call("convert", source=str(source), output=output, **options)
+
+
+def optimize(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Run the exact passes; options as in `infer_tool.config.Optimize`."""
+    return _call("optimize", model=str(model), output=output, **options)
+
+
+def quantize(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Quantise and measure; options as in `infer_tool.config.Quantize`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("quantize", model=str(model), output=output, **options)
+
+
+def verify(
+    reference: str | PathLike[str], candidate: str | PathLike[str], **options: Any
+) -> Report:
+    """Compare the outputs of two models; options as in `infer_tool.config.Verify`.
+
+    Raises MismatchError when they differ; its `evidence` is the report.
+    """
+    return _call("verify", reference=str(reference), candidate=str(candidate), **options)
+
+
+def bench(*models: str | PathLike[str], **options: Any) -> Report:
+    """Measure latency side by side; options as in `infer_tool.config.Bench`."""
+    return _call("bench", models=tuple(str(m) for m in models), **options)
+
+
+def inspect(model: str | PathLike[str], **options: Any) -> Report:
+    """Describe a model; options as in `infer_tool.config.Inspect`."""
+    return _call("inspect", model=str(model), **options)
+
+
+def doctor(**options: Any) -> Report:
+    """What works in this environment."""
+    return _call("doctor", **options)
+
+
+def run_command(name: str, config: Talk) -> Report:
+    """Run the command `name`; progress and log go to stderr unless `config.quiet`."""
+    from infer_tool.ui import Terminal
+
+    module = import_module(f"infer_tool.commands.{name}")
+    with Terminal(quiet=config.quiet) as ui:
+        report: Report = module.run(config, ui)
+    return report
+
+
+def _call(name: str, **values: Any) -> Report:
+    from pathlib import Path
+
+    for key in ("output", "report"):
+        if values.get(key) is not None:
+            values[key] = Path(values[key])
+    values.setdefault("quiet", True)
+    return run_command(name, build_config(COMMANDS[name], values))

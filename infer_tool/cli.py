@@ -1,0 +1,133 @@
+"""The command line: parses, calls the function of the same name, answers with an exit status.
+
+Nothing heavy is imported here or in what this module imports; a command's own module is loaded
+when the command runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infer_runtime.errors import InferError, LimitError
+from infer_tool.config import COMMANDS
+from infer_tool.options import command_function
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from infer_tool.config import Talk
+
+# typer carries its own copy of click since 0.25 and depends on click before; this finds either.
+_PARSE_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_EXAMPLES = (
+    "infertool convert model.pt2 -o model.onnx",
+    "infertool optimize model.onnx -o small.onnx",
+    "infertool quantize model.onnx --data samples.npz -o int8.onnx --max-drop 0.5%",
+    "infertool verify model.onnx int8.onnx --data samples.npz --min-sqnr 20",
+    "infertool bench model.onnx int8.onnx",
+)
+
+
+def _app() -> typer.Typer:
+    epilog = "Examples:\n\n" + "\n\n".join(_EXAMPLES)
+    app = typer.Typer(
+        name="infertool",
+        help="From a trained model to a small, fast, proven deployable file.",
+        epilog=epilog,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_root)
+    for name, config in COMMANDS.items():
+        app.command(name)(command_function(config, _runner(name)))
+    return app
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        from infer_tool.version import version as current
+
+        typer.echo(f"infertool {current()}")
+        raise typer.Exit
+
+
+def _runner(name: str) -> Callable[[Talk], None]:
+    def run(config: Talk) -> None:
+        from infer_tool.api import run_command
+        from infer_tool.report.terminal import show
+        from infer_tool.report.write import failure_document, write_report
+
+        try:
+            report = run_command(name, config)
+        except InferError as error:
+            if error.evidence is not None:
+                write_report(error.evidence, config.report)
+                show(error.evidence, as_json=config.json)
+            elif config.json:
+                typer.echo(failure_document(name, error))
+            raise
+        write_report(report, config.report)
+        show(report, as_json=config.json)
+
+    return run
+
+
+def _fail(message: str, status: int) -> int:
+    line = " ".join(str(message).split())
+    typer.echo(f"error: {line}", err=True)
+    return status
+
+
+def _invoke(arguments: Sequence[str] | None) -> int:
+    result = _app()(args=arguments, standalone_mode=False, prog_name="infertool")
+    return result if isinstance(result, int) else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return (and exit with) the documented status."""
+    try:
+        status = _invoke(arguments)
+    except Exception as error:  # noqa: BLE001 - the one place where every failure gets its status
+        status = _status_of(error)
+    except KeyboardInterrupt:
+        status = _fail("interrupted; nothing was written", 130)
+    if arguments is None:
+        sys.exit(status)
+    return status
+
+
+def _status_of(error: Exception) -> int:
+    if os.environ.get("INFERTOOL_DEBUG"):
+        raise error
+    if isinstance(error, InferError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, _PARSE_ERROR):
+        return _parse_status(error)
+    if isinstance(error, typer.Abort):
+        return _fail("aborted", 130)
+    if isinstance(error, MemoryError):
+        return _fail(f"out of memory: {error}", LimitError.exit_code)
+    if isinstance(error, OSError):
+        return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 2)
+    return _fail(
+        f"internal error, {type(error).__name__}: {error}; "
+        "set INFERTOOL_DEBUG=1 for the traceback and report it",
+        InferError.exit_code,
+    )
+
+
+def _parse_status(error: Any) -> int:
+    """Unknown options and missing arguments; asking for help by giving nothing is not an error."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(error.format_message())
+        return 0
+    return _fail(error.format_message(), 2)

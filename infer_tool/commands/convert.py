@@ -1,0 +1,42 @@
+"""`infertool convert`: any source to optimised ONNX, verified against the source framework."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from infer_runtime import Session
+from infer_tool.files import check_output
+from infer_tool.gates import parse_limits
+from infer_tool.ledger import new_report
+from infer_tool.report.write import check_report_folder
+from infer_tool.steps import load_model, optimise, proof_feeds, prove_import, write_verified
+
+if TYPE_CHECKING:
+    from infer_tool.config import Convert
+    from infer_tool.report.model import Report
+    from infer_tool.ui import Terminal
+
+
+def run(config: Convert, ui: Terminal) -> Report:
+    """Import, prove, optimise, prove again, write.
+
+    Raises:
+        UsageError: a path or an option is wrong.
+        ModelError: the source cannot be imported.
+        MismatchError: the result differs from the source framework.
+        MissingExtraError: the source needs a package that is not installed.
+        GateError: a limit was missed.
+
+    """
+    check_output(config.output, config.force)
+    check_report_folder(config.report)
+    parse_limits(config)
+    report = new_report("convert", config)
+    imported = load_model(report, ui, config.source, config.input)
+    feeds = proof_feeds(Session(imported.model).inputs, config.seed, config.shape)
+    wanted = prove_import(report, ui, imported, feeds, config.tolerance)
+    model = imported.model
+    if config.optimize:
+        model = optimise(report, ui, model, config, feeds)
+    write_verified(report, ui, model, config, feeds, wanted)
+    return report

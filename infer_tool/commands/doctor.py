@@ -1,0 +1,54 @@
+"""`infertool doctor`: what is installed, and which sources and engines work here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from infer_tool.engines import available_engines
+from infer_tool.ledger import new_report, package_versions
+from infer_tool.report.write import check_report_folder
+
+if TYPE_CHECKING:
+    from infer_tool.config import Doctor
+    from infer_tool.report.model import Report
+    from infer_tool.ui import Terminal
+
+# What a source needs: the module, and the extra of this package that brings it.
+SOURCES = (
+    ("ONNX (.onnx), opset 7 and up", None, None),
+    ("PyTorch ExportedProgram (.pt2)", "torch", "torch"),
+    ("PyTorch module (module:factory, file.py:factory)", "torch", "torch"),
+)
+
+
+def run(config: Doctor, ui: Terminal) -> Report:  # noqa: ARG001 - every command takes both
+    """List versions, sources and engines; nothing heavy is imported."""
+    check_report_folder(config.report)
+    report = new_report("doctor", config)
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    versions = [[name, version] for name, version in package_versions().items()]
+    report.details["Environment"] = {
+        "columns": ["package", "version"],
+        "rows": [["machine", machine], *versions],
+    }
+    report.details["Sources"] = {"columns": ["source", "here", "fix"], "rows": _sources()}
+    report.details["Engines"] = {"columns": ["engine", "here", "fix"], "rows": _engines()}
+    return report
+
+
+def _sources() -> list[list[Any]]:
+    return [_row(name, module is None or find_spec(module) is not None, extra)
+            for name, module, extra in SOURCES]  # fmt: skip
+
+
+def _engines() -> list[list[Any]]:
+    return [_row(f"{name} {version or ''}".strip(), version is not None, "engines")
+            for name, version in available_engines().items()]  # fmt: skip
+
+
+def _row(name: str, works: bool, extra: str | None) -> list[Any]:
+    fix = "" if works else f"pip install 'infertool[{extra}]'"
+    return [name, "yes" if works else "no", fix]

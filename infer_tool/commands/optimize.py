@@ -1,0 +1,42 @@
+"""`infertool optimize`: the exact passes on an ONNX model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from infer_runtime import Session
+from infer_runtime.errors import UsageError
+from infer_tool.files import check_output
+from infer_tool.gates import parse_limits
+from infer_tool.ledger import new_report
+from infer_tool.report.write import check_report_folder
+from infer_tool.steps import load_model, optimise, proof_feeds, prove_import, write_verified
+
+if TYPE_CHECKING:
+    from infer_tool.config import Optimize
+    from infer_tool.report.model import Report
+    from infer_tool.ui import Terminal
+
+
+def run(config: Optimize, ui: Terminal) -> Report:
+    """Import an ONNX file, run the passes, verify, judge, write.
+
+    Raises:
+        UsageError: a path or an option is wrong, or the model is not ONNX.
+        ModelError: the file cannot be read.
+        MismatchError: the result differs from the source.
+        GateError: a limit was missed.
+
+    """
+    check_output(config.output, config.force)
+    check_report_folder(config.report)
+    parse_limits(config)
+    report = new_report("optimize", config)
+    imported = load_model(report, ui, config.model)
+    if imported.kind != "onnx":
+        raise UsageError(f"{config.model}: is {imported.kind}, not ONNX; use infertool convert")
+    feeds = proof_feeds(Session(imported.model).inputs, config.seed, config.shape)
+    wanted = prove_import(report, ui, imported, feeds, config.tolerance)
+    model = optimise(report, ui, imported.model, config, feeds)
+    write_verified(report, ui, model, config, feeds, wanted)
+    return report

@@ -1,0 +1,204 @@
+"""`infertool quantize`: lossy, measured, gated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from infer_runtime import Session
+from infer_runtime.errors import MismatchError, UsageError
+from infer_tool.data import open_dataset, synthetic_dataset
+from infer_tool.emitters.onnx import save_onnx
+from infer_tool.engines import open_engine
+from infer_tool.evaluate import evaluate, feed_batch, full_batches, latency
+from infer_tool.files import check_output
+from infer_tool.gates import apply_gates, parse_limits
+from infer_tool.ledger import new_report, set_facts, stage
+from infer_tool.report.write import check_report_folder
+from infer_tool.steps import (
+    describe_file,
+    installed_engines,
+    load_model,
+    optimise,
+    pick_engine,
+    proof_feeds,
+    prove_import,
+    worst_over,
+)
+from passes.config import OptimizeConfig
+from passes.facts import facts
+from quant import quantize_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from infer_runtime import TensorInfo
+    from infer_tool.config import Quantize
+    from infer_tool.data import Dataset
+    from infer_tool.report.model import Report
+    from infer_tool.ui import Terminal
+
+CALIBRATION_BATCH = 4  # calibration keeps every activation of a run in reach
+ENGINES_AGREE_DB = 20.0  # engines round differently; more noise than this is a wrong kernel
+ENGINE_SAMPLES = 8
+
+
+def run(config: Quantize, ui: Terminal) -> Report:
+    """Import, optimise, calibrate, quantise, measure, judge, write.
+
+    Raises:
+        UsageError: a path, an option or the data is wrong; no calibration data.
+        ModelError: the model cannot be read.
+        MismatchError: engines disagree about the result, or it has NaN where the source has none.
+        GateError: a limit was missed.
+
+    """
+    check_output(config.output, config.force)
+    check_report_folder(config.report)
+    parse_limits(config)
+    report = new_report("quantize", config)
+    imported = load_model(report, ui, config.model, config.input)
+    inputs = Session(imported.model).inputs
+    calibration, evaluation = open_parts(config, inputs, report)
+    feeds = proof_feeds(inputs, config.seed, config.shape)
+    passes = OptimizeConfig(seed=config.seed)
+    prove_import(report, ui, imported, feeds, passes.tolerance)
+    source = optimise(report, ui, imported.model, passes, feeds)
+    candidate = _quantise(report, ui, config, source, calibration)
+
+    def check(path: Path) -> None:
+        report.artifact = describe_file(candidate, path, config.output)
+        _measure(report, ui, config, source, path, evaluation)
+        _warn(report)
+        apply_gates(report, parse_limits(config))
+
+    save_onnx(candidate, config.output, check=check, force=config.force)
+    return report
+
+
+def open_parts(
+    config: Quantize, inputs: tuple[TensorInfo, ...], report: Report
+) -> tuple[Dataset, Dataset]:
+    """Disjoint calibration and evaluation samples; refused when there are none."""
+    if config.calib is None and config.data is None:
+        raise UsageError(
+            "no calibration data: give --data DATA, or --calib and --eval; "
+            "--calib synthetic uses random inputs and says so in the result"
+        )
+    if config.calib_samples < 1:
+        raise UsageError(f"--calib-samples {config.calib_samples}: expected at least 1")
+    whole = config.eval or config.data
+    if whole is None:
+        raise UsageError("no evaluation data: give --eval DATA beside --calib")
+    evaluation = open_dataset(whole, inputs, preprocess=config.preprocess)
+    if config.calib == "synthetic":
+        report.warnings.append("calibrated on synthetic inputs: the ranges are guesses")
+        calibration = synthetic_dataset(inputs, config.calib_samples, config.seed)
+    elif config.calib is not None:
+        calibration = open_dataset(config.calib, inputs, preprocess=config.preprocess)
+        calibration = calibration.subset(config.calib_samples)
+    else:
+        calibration, evaluation = _split(config, evaluation)
+    return calibration, evaluation.subset(config.samples) if config.samples else evaluation
+
+
+def _split(config: Quantize, dataset: Dataset) -> tuple[Dataset, Dataset]:
+    if len(dataset) <= config.calib_samples:
+        raise UsageError(
+            f"{config.data}: {len(dataset)} samples leave none to evaluate after "
+            f"{config.calib_samples} for calibration; lower --calib-samples"
+        )
+    return dataset.split(config.calib_samples, config.seed)
+
+
+def _quantise(
+    report: Report, ui: Terminal, config: Quantize, source: ir.Model, calibration: Dataset
+) -> ir.Model:
+    options = {"scheme": config.scheme, "calibration": config.calibration}
+    with (
+        ui.step(f"calibrate and quantise to {config.scheme}", len(calibration)) as advance,
+        stage(report, "quantize", **options) as line,
+    ):
+        result = quantize_model(source, _feeds(source, calibration, advance), config)
+        set_facts(line, facts(source), facts(result.model))
+        line.refusals = list(result.refusals)
+        if config.calib == "synthetic":
+            result.model.metadata_props["infertool.calibration"] = "synthetic"
+    report.coverage = result.coverage
+    return result.model
+
+
+def _feeds(source: ir.Model, dataset: Dataset, advance: Any) -> Iterator[dict[str, Any]]:
+    inputs = Session(source).inputs
+    size = feed_batch(inputs, CALIBRATION_BATCH)
+    fixed = any(i.shape and isinstance(i.shape[0], int) for i in inputs)
+    for feeds, _ in full_batches(dataset, size, fixed):
+        yield feeds
+        advance(len(next(iter(feeds.values()))))
+
+
+def _measure(
+    report: Report, ui: Terminal, config: Quantize, source: ir.Model, path: Path, data: Dataset
+) -> None:
+    """Engines agree about the file; accuracy on all cores; latency side by side."""
+    _engines_agree(report, ui, path, data)
+    name = pick_engine(config.engine)
+    with stage(report, "evaluate", engine=name) as line:
+        report.accuracy = evaluate(
+            ui, open_engine(name, source), open_engine(name, path), data, config.metric
+        )
+        line.max_abs_error = report.accuracy.max_abs_error
+        line.sqnr_db = report.accuracy.sqnr_db
+    if not report.accuracy.max_abs_error < float("inf"):
+        raise MismatchError(
+            "the quantised model gives NaN or Inf where its source does not; no file was written"
+        )
+    if config.runs:
+        with stage(report, "latency", threads=config.threads):
+            report.latency = _latency(ui, config, name, source, path, data)
+
+
+def _engines_agree(report: Report, ui: Terminal, path: Path, data: Dataset) -> None:
+    """Two engines must compute the same from the file, up to how they round."""
+    names = installed_engines()
+    engines = {n: open_engine(n, path) for n in names}
+    size = feed_batch(engines[names[0]].inputs, ENGINE_SAMPLES)
+    feeds, _ = next(iter(data.batches(size)))
+    with ui.step("compare engines"), stage(report, "engines", engines=names) as line:
+        outputs = {n: e.run(feeds) for n, e in engines.items()}
+        record = worst_over([outputs[names[0]]] * len(names), [outputs[n] for n in names])
+        line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
+    if not record.sqnr_db >= ENGINES_AGREE_DB:
+        raise MismatchError(
+            f"{' and '.join(names)} disagree about the quantised model: {record.sqnr_db:.1f} dB, "
+            f"expected at least {ENGINES_AGREE_DB:g}; no file was written"
+        )
+
+
+def _latency(
+    ui: Terminal, config: Quantize, name: str, source: ir.Model, path: Path, data: Dataset
+) -> Any:
+    engines = {
+        "source": open_engine(name, source, threads=config.threads),
+        "result": open_engine(name, path, threads=config.threads),
+    }
+    feeds, _ = next(iter(data.batches(feed_batch(engines["source"].inputs, 1))))
+    return latency(ui, engines, feeds, config.threads, config.runs)
+
+
+def _warn(report: Report) -> None:
+    """A result that is larger or slower than its source is said so, in one line each."""
+    assert report.source is not None
+    assert report.artifact is not None
+    if report.artifact.bytes >= report.source.bytes:
+        report.warnings.append(
+            f"the result is larger than its source: {report.artifact.bytes} bytes, "
+            f"source {report.source.bytes}"
+        )
+    if report.latency and report.latency[1].p50_ms >= report.latency[0].p50_ms:
+        report.warnings.append(
+            f"the result is slower than its source: {report.latency[1].p50_ms:.3f} ms, "
+            f"source {report.latency[0].p50_ms:.3f} ms"
+        )

@@ -1,0 +1,259 @@
+"""What every command accepts: one frozen dataclass per command.
+
+A field is the option of the command line, the key of a recipe and the keyword of the Python
+function at once. This module imports nothing heavy: `infertool --help` reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path  # noqa: TC003 - the command line reads these annotations at run time
+
+from passes.config import OptimizeConfig
+from quant.config import QuantizeConfig
+
+ENGINE_HELP = "Engine that runs the models: onnxruntime, reference. Default: the fastest one here."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Talk:
+    """How a command answers."""
+
+    report: Path | None = field(
+        default=None,
+        metadata={"help": "Folder for report.json and report.md.", "metavar": "DIR"},
+    )
+    json: bool = field(
+        default=False, metadata={"help": "Print one JSON document on stdout instead of tables."}
+    )
+    quiet: bool = field(
+        default=False, metadata={"help": "No progress and no log on stderr; errors still show."}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a model comes from."""
+
+    input: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Input of a source that does not state its own, name:1x3x224x224:float32. "
+            "A dimension given as a name is dynamic. Repeat for more.",
+            "metavar": "NAME:SHAPE:DTYPE",
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where a model goes."""
+
+    output: Path = field(
+        metadata={
+            "help": "The file to write. Written only after every check passed.",
+            "flags": ("-o", "--output"),
+            "metavar": "OUT.onnx",
+        }
+    )
+    force: bool = field(default=False, metadata={"help": "Overwrite an existing output."})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Samples, and how they become feeds."""
+
+    data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Samples: .npz, image folder, folder of .npy/.npz, or file.py:function. "
+            "For quantize it is split into calibration and evaluation parts.",
+            "metavar": "DATA",
+        },
+    )
+    preprocess: str | None = field(
+        default=None,
+        metadata={
+            "help": "For images: 'resize=256 crop=224 mean=127 std=128 layout=nchw'.",
+            "metavar": "STEPS",
+        },
+    )
+    samples: int = field(
+        default=0, metadata={"help": "Use at most this many evaluation samples; 0 means all."}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeGate:
+    """A limit on the file; a missed limit is exit status 1 and no file."""
+
+    max_size: str | None = field(
+        default=None,
+        metadata={"help": "Largest file, e.g. 5.3MB, 900kB, 2MiB.", "metavar": "SIZE"},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gates(SizeGate):
+    """Limits that a lossy result must keep."""
+
+    max_drop: str | None = field(
+        default=None,
+        metadata={"help": "Largest loss of the metric, e.g. 0.5% or 0.005.", "metavar": "DROP"},
+    )
+    min_coverage: str | None = field(
+        default=None,
+        metadata={
+            "help": "Smallest share of the multiply-accumulates that is quantised, e.g. 95%.",
+            "metavar": "SHARE",
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Sizes for dynamic dimensions, for inputs that are made and not read."""
+
+    shape: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Size of an input with dynamic dimensions, name:1x3x224x224. Repeat for more.",
+            "metavar": "NAME:SHAPE",
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How latency is measured."""
+
+    engine: str = field(default="auto", metadata={"help": ENGINE_HELP})
+    threads: int = field(default=1, metadata={"help": "Threads of the engine; 0 is its default."})
+    runs: int = field(
+        default=50, metadata={"help": "Timed runs of each model; 0 measures no latency."}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Talk, Output, Source, Shapes, SizeGate, OptimizeConfig):
+    """Any source to optimised ONNX, verified against the source framework."""
+
+    source: str = field(
+        metadata={
+            "help": "An .onnx or .pt2 file, or module:factory / file.py:factory.",
+            "positional": True,
+        }
+    )
+    optimize: bool = field(
+        default=True,
+        metadata={"help": "Run the exact passes.", "flags": ("--optimize/--no-optimize",)},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimize(Talk, Output, Shapes, SizeGate, OptimizeConfig):
+    """Exact graph optimisation of an ONNX model; outputs stay the same."""
+
+    model: str = field(metadata={"help": "An ONNX file.", "positional": True})
+    explain: bool = field(
+        default=False, metadata={"help": "Show what each pass refused to change, and why."}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(Talk, Output, Source, Shapes, Data, Gates, Timing, QuantizeConfig):
+    """Post-training quantisation with coverage, size, accuracy and latency."""
+
+    model: str = field(
+        metadata={"help": "An ONNX file or any other source of convert.", "positional": True}
+    )
+    calib: str | None = field(
+        default=None,
+        metadata={
+            "help": "Calibration samples, instead of a part of --data; 'synthetic' for random ones.",
+            "metavar": "DATA",
+        },
+    )
+    eval: str | None = field(
+        default=None,
+        metadata={"help": "Evaluation samples, instead of a part of --data.", "metavar": "DATA"},
+    )
+    calib_samples: int = field(
+        default=128, metadata={"help": "Calibration samples taken from --data or --calib."}
+    )
+    metric: str = field(
+        default="auto",
+        metadata={
+            "help": "auto, top1, top5, agreement, cosine, sqnr, max-abs, or file.py:function."
+        },
+    )
+    explain: bool = field(
+        default=False, metadata={"help": "Show every node that stays in float, and why."}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(Talk, Source, Shapes, Data):
+    """Do two models give the same outputs?"""
+
+    reference: str = field(metadata={"help": "The model that is right.", "positional": True})
+    candidate: str = field(metadata={"help": "The model to check.", "positional": True})
+    engine: str = field(
+        default="auto",
+        metadata={"help": "Engine for the candidate: auto means every one that is installed."},
+    )
+    tolerance: float = field(
+        default=1e-4,
+        metadata={"help": "Largest error allowed, relative to the output's largest value."},
+    )
+    min_sqnr: float | None = field(
+        default=None,
+        metadata={"help": "Judge by signal to noise instead: at least this many dB."},
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of the inputs made without --data."})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(Talk, Shapes):
+    """Latency of models side by side, measured in turns."""
+
+    models: tuple[str, ...] = field(
+        metadata={"help": "ONNX files; the first is what the others are compared with.",
+                  "positional": True}
+    )
+    engine: tuple[str, ...] = field(
+        default=(), metadata={"help": "Engines, repeat for more. Default: every one here."}
+    )
+    threads: int = field(default=1, metadata={"help": "Threads of the engine; 0 is its default."})
+    runs: int = field(default=50, metadata={"help": "Timed runs of each model."})
+    warmup: int = field(default=5, metadata={"help": "Runs before the clock starts."})
+    batch: int = field(default=1, metadata={"help": "Size of a dynamic first dimension."})
+    max_latency: str | None = field(
+        default=None,
+        metadata={"help": "Largest median of every row, e.g. 5ms.", "metavar": "TIME"},
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of the inputs."})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Talk):
+    """Operators, shapes, parameters, MACs and bytes of a model."""
+
+    model: str = field(metadata={"help": "An ONNX file.", "positional": True})
+    layers: bool = field(default=False, metadata={"help": "One row for each node."})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor(Talk):
+    """What is installed, and which sources and engines work here."""
+
+
+COMMANDS: dict[str, type[Talk]] = {
+    "convert": Convert,
+    "optimize": Optimize,
+    "quantize": Quantize,
+    "verify": Verify,
+    "bench": Bench,
+    "inspect": Inspect,
+    "doctor": Doctor,
+}

@@ -1,0 +1,82 @@
+"""Run source and candidate over the same samples and measure accuracy and latency."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from infer_runtime.errors import UsageError
+from infer_tool.metrics import TOP_K, Evaluation, check_labels, choose_metric
+from infer_tool.timing import Contestant, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from infer_runtime import TensorInfo
+    from infer_tool.data import Dataset
+    from infer_tool.engines import Engine
+    from infer_tool.report.model import Accuracy, Latency
+    from infer_tool.ui import Terminal
+
+BATCH = 16  # large enough for speed, small enough that activations of large models fit
+
+
+def feed_batch(inputs: Sequence[TensorInfo], wanted: int = BATCH) -> int:
+    """Samples in one run: the model's fixed first dimension, or `wanted` when it is dynamic."""
+    sizes = {i.shape[0] for i in inputs if i.shape and isinstance(i.shape[0], int)}
+    if len(sizes) > 1:
+        raise UsageError(f"the inputs have different fixed batch sizes: {sorted(sizes)}")
+    return sizes.pop() if sizes else wanted
+
+
+def full_batches(dataset: Dataset, size: int, fixed: bool) -> Any:
+    """Batches of `size`; a model with a fixed batch never sees a smaller last one."""
+    for feeds, labels in dataset.batches(size):
+        if not fixed or len(next(iter(feeds.values()))) == size:
+            yield feeds, labels
+
+
+def evaluate(
+    ui: Terminal, reference: Engine, candidate: Engine, dataset: Dataset, metric: str
+) -> Accuracy:
+    """Stream the samples through both engines; labels and shapes are checked on the first batch."""
+    size = feed_batch(candidate.inputs)
+    fixed = any(i.shape and isinstance(i.shape[0], int) for i in candidate.inputs)
+    totals: Evaluation | None = None
+    with ui.step("evaluate", len(dataset)) as advance:
+        for feeds, labels in full_batches(dataset, size, fixed):
+            wanted, got = reference.run(feeds), candidate.run(feeds)
+            if totals is None:
+                totals = _start(metric, candidate, wanted, labels)
+            if labels is not None and totals.metric in TOP_K:
+                check_labels(labels, next(iter(wanted.values())))
+            totals.add(wanted, got, labels)
+            advance(len(next(iter(feeds.values()))))
+    if totals is None:
+        raise UsageError(
+            f"the evaluation part holds {len(dataset)} samples, fewer than one batch of {size}"
+        )
+    return totals.result()
+
+
+def _start(
+    metric: str, candidate: Engine, wanted: Mapping[str, np.ndarray[Any, Any]], labels: Any
+) -> Evaluation:
+    name, user = choose_metric(metric, next(iter(wanted.values())), labels)
+    return Evaluation(name, f"{candidate.name} {candidate.version}", user)
+
+
+def latency(
+    ui: Terminal,
+    engines: Mapping[str, Engine],
+    feeds: Mapping[str, np.ndarray[Any, Any]],
+    threads: int,
+    runs: int,
+) -> list[Latency]:
+    """Time the engines in turns on the same feeds."""
+    batch = len(next(iter(feeds.values())))
+    contestants = [Contestant(n, e, threads, batch, feeds) for n, e in engines.items()]
+    warmup = max(3, runs // 10)
+    with ui.step("latency", warmup + runs) as advance:
+        return measure(contestants, runs, warmup, advance)

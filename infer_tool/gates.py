@@ -1,0 +1,82 @@
+"""Limits on a result. A missed one raises, so that nothing is written and the status is 1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from infer_runtime.errors import GateError, UsageError
+from infer_tool.config import Gates
+from infer_tool.report.model import Gate
+from infer_tool.units import parse_bytes, parse_share
+
+if TYPE_CHECKING:
+    from infer_tool.config import SizeGate
+    from infer_tool.report.model import Report
+
+ROUNDING = 1e-9  # a drop of 2 of 400 samples against --max-drop 0.5% is equal, not larger
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The parsed gates; None is no limit. Parsed before any work, so that a typo costs nothing."""
+
+    max_drop: float | None
+    max_size: int | None
+    min_coverage: float | None
+
+
+def parse_limits(config: SizeGate) -> Limits:
+    """Read the gate options of a command; UsageError for what is no quantity."""
+    size = None if config.max_size is None else parse_bytes(config.max_size, "max-size")
+    if not isinstance(config, Gates):
+        return Limits(None, size, None)
+    drop = None if config.max_drop is None else parse_share(config.max_drop, "max-drop")
+    share = None
+    if config.min_coverage is not None:
+        share = parse_share(config.min_coverage, "min-coverage")
+        if not 0 <= share <= 1:
+            raise UsageError(f"--min-coverage {config.min_coverage}: expected 0% to 100%")
+    return Limits(drop, size, share)
+
+
+def apply_gates(report: Report, limits: Limits) -> None:
+    """Judge the report; GateError naming every missed limit, with the report as evidence."""
+    if limits.max_drop is not None:
+        _judge(report, "max-drop", limits.max_drop, _drop(report), most=True)
+    if limits.max_size is not None:
+        size = report.artifact.bytes if report.artifact else math.nan
+        _judge(report, "max-size", float(limits.max_size), size, most=True)
+    if limits.min_coverage is not None:
+        share = report.coverage.macs_fraction if report.coverage else math.nan
+        _judge(report, "min-coverage", limits.min_coverage, share, most=False)
+    raise_missed(report)
+
+
+def raise_missed(report: Report) -> None:
+    """GateError when any gate of the report was missed."""
+    missed = [g for g in report.gates if not g.passed]
+    if missed:
+        report.passed = False
+        text = "; ".join(f"{g.name} is {g.value:.6g}, limit {g.limit:.6g}" for g in missed)
+        error = GateError(f"gate failed: {text}; no file was written")
+        error.evidence = report
+        raise error
+
+
+def _drop(report: Report) -> float:
+    if report.accuracy is None:
+        raise UsageError("--max-drop needs accuracy; this command measured none")
+    if report.accuracy.drop is None:
+        raise UsageError(
+            f"--max-drop: the metric {report.accuracy.metric} has no drop; "
+            "use --metric cosine, agreement or top1"
+        )
+    return report.accuracy.drop
+
+
+def _judge(report: Report, name: str, limit: float, value: float, *, most: bool) -> None:
+    """NaN never passes: a value that could not be measured is not within its limit."""
+    passed = value <= limit + ROUNDING if most else value >= limit - ROUNDING
+    report.gates.append(Gate(name, limit, float(value), bool(passed)))

@@ -1,0 +1,78 @@
+"""From a configuration dataclass to a command-line function, and from keywords to a checked one."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from dataclasses import MISSING, Field, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infer_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from infer_tool.config import Talk
+
+
+def command_function(config: type[Talk], run: Callable[[Talk], None]) -> Callable[..., None]:
+    """A function whose parameters are the fields of `config`, for typer to parse."""
+
+    def command(**values: Any) -> None:
+        run(config(**{name: _frozen(value) for name, value in values.items()}))
+
+    hints = typing.get_type_hints(config, include_extras=True)
+    parameters = [_parameter(f, hints[f.name]) for f in fields(config)]
+    # Positional arguments keep their order; typer wants those without a default first.
+    parameters.sort(key=lambda p: p.default is not inspect.Parameter.empty)
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__doc__ = config.__doc__
+    return command
+
+
+def build_config(config: type[Talk], values: Mapping[str, Any]) -> Talk:
+    """An instance of `config`; an unknown or a missing key is a UsageError that names it."""
+    names = [f.name for f in fields(config)]
+    for key in values:
+        if key not in names:
+            raise UsageError(f"unknown option {key!r}{_hint(key, names)}")
+    for f in fields(config):
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
+            raise UsageError(f"option {f.name!r} is required")
+    return config(**{name: _frozen(value) for name, value in values.items()})
+
+
+def _hint(key: str, names: list[str]) -> str:
+    close = get_close_matches(key, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known options: {', '.join(names)}"
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _parameter(option: Field[Any], hint: Any) -> inspect.Parameter:
+    required = option.default is MISSING and option.default_factory is MISSING
+    default = inspect.Parameter.empty if required else option.default
+    if typing.get_origin(hint) is tuple:
+        hint = list[typing.get_args(hint)[0]]  # type: ignore[misc]
+        default = default if required else list(default)
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[hint, _typer_info(option)],
+    )
+
+
+def _typer_info(option: Field[Any]) -> Any:
+    help_text = option.metadata.get("help")
+    metavar = option.metadata.get("metavar")
+    if option.metadata.get("positional"):
+        return typer.Argument(help=help_text, metavar=metavar, show_default=False)
+    flags = option.metadata.get("flags") or (f"--{option.name.replace('_', '-')}",)
+    shown = option.default not in (MISSING, None, False, (), "")
+    return typer.Option(*flags, help=help_text, metavar=metavar, show_default=shown)

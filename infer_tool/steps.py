@@ -1,0 +1,185 @@
+"""Steps that several commands share: import and prove, optimise, check a written file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infer_runtime import Session
+from infer_runtime.errors import MismatchError
+from infer_tool.engines import available_engines, open_engine
+from infer_tool.emitters.onnx import save_onnx
+from infer_tool.files import sha256
+from infer_tool.gates import apply_gates, parse_limits
+from infer_tool.importers import ImportOptions, import_source
+from infer_tool.ledger import append_passes, describe, set_facts, stage
+from infer_tool.units import parse_shape
+from passes.compare import Difference, compare_outputs
+from passes.facts import facts
+from passes.feeds import random_feeds
+from passes.pipeline import optimize as run_passes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    import onnx_ir as ir
+
+    from infer_runtime import TensorInfo
+    from infer_tool.importers import Imported
+    from infer_tool.config import Convert, Optimize
+    from infer_tool.report.model import Artifact, Report
+    from infer_tool.ui import Terminal
+    from passes.config import OptimizeConfig
+
+Feeds = "Mapping[str, Any]"
+PROOF_SEEDS = 2
+
+
+def load_model(
+    report: Report, ui: Terminal, source: str, inputs: tuple[str, ...] = ()
+) -> Imported:
+    """Import a source, normalise its opset and write the ledger's first line and the source facts."""
+    with ui.step(f"import {source}"), stage(report, "import") as line:
+        imported = import_source(source, ImportOptions(inputs=inputs))
+        found = facts(imported.model)
+        set_facts(line, found, found)
+    line.options = {"kind": imported.kind}
+    size = found.weight_bytes
+    digest = None
+    if imported.path is not None:
+        size, digest = model_bytes(imported.path, imported.model), sha256(imported.path)
+    report.source = describe(imported.model, source, imported.kind, size, digest)
+    return imported
+
+
+def model_bytes(path: Path, model: ir.Model) -> int:
+    """Size of a model file and of the external data files that it names."""
+    import onnx_ir as ir
+
+    data = {
+        tensor.path
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if isinstance(tensor := value.const_value, ir.ExternalTensor)
+    }
+    return path.stat().st_size + sum(Path(p).stat().st_size for p in data)
+
+
+def proof_feeds(
+    inputs: Sequence[TensorInfo], seed: int, shapes: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """Seeded inputs for proofs; dynamic dimensions are 1 for the first and 2 for the second.
+
+    A size given by `shapes` (name:1x3x224x224) wins over both.
+    """
+    given = dict(parse_shape(text) for text in shapes)
+    feeds = []
+    for number in range(PROOF_SEEDS):
+        sizes = {i.name: _batched(i, number + 1) for i in inputs if i.shape} | given
+        feeds.append(random_feeds(inputs, seed=seed + number, shapes=sizes))
+    return feeds
+
+
+def _batched(info: TensorInfo, batch: int) -> tuple[int, ...]:
+    """Only a dynamic first dimension takes the batch: others often have a smallest legal size."""
+    assert info.shape is not None
+    rest = tuple(d if isinstance(d, int) else 1 for d in info.shape[1:])
+    return (info.shape[0] if isinstance(info.shape[0], int) else batch, *rest)
+
+
+def prove_import(
+    report: Report, ui: Terminal, imported: Imported, feeds: list[dict[str, Any]], tolerance: float
+) -> list[dict[str, Any]]:
+    """Compare the imported graph with its source framework; returns the framework's outputs."""
+    with ui.step("compare with the source framework"), stage(report, "compare") as line:
+        session = Session(imported.model)
+        framework = imported.reference or session.run
+        wanted = [framework(feed) for feed in feeds]
+        results = [session.run(feed) for feed in feeds]
+        record = worst_over(wanted, results)
+        line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
+    line.options = {"samples": len(feeds), "tolerance": tolerance}
+    require_equal(record, tolerance, "the imported graph differs from the source framework")
+    return wanted
+
+
+def optimise(
+    report: Report, ui: Terminal, model: ir.Model, config: OptimizeConfig, feeds: list[Any]
+) -> ir.Model:
+    """Run the exact passes; one ledger line for each."""
+    with ui.step("optimise"):
+        result = run_passes(model, config, feeds=feeds)
+    append_passes(report, result.records)
+    return result.model
+
+
+def check_file(
+    report: Report,
+    ui: Terminal,
+    path: Path,
+    feeds: list[dict[str, Any]],
+    wanted: list[dict[str, Any]],
+    tolerance: float,
+) -> None:
+    """Run a written file on every engine here and compare with the source's outputs."""
+    for name in installed_engines():
+        with ui.step(f"verify with {name}"), stage(report, f"verify:{name}") as line:
+            engine = open_engine(name, path)
+            record = worst_over(wanted, [engine.run(feed) for feed in feeds])
+            line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
+        require_equal(record, tolerance, f"the written file differs from its source on {name}")
+
+
+def installed_engines() -> list[str]:
+    """Engines that work here, the fastest first."""
+    found = available_engines()
+    return [n for n in ("onnxruntime", "reference") if found.get(n)]
+
+
+def pick_engine(name: str) -> str:
+    """The engine to use for 'auto': the fastest one here."""
+    return installed_engines()[0] if name == "auto" else name
+
+
+def worst_over(
+    wanted: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, Any]]
+) -> Difference:
+    """The largest relative difference over all samples and outputs."""
+    every = [
+        difference
+        for w, g in zip(wanted, got, strict=True)
+        for difference in compare_outputs(w, g).values()
+    ]
+    return max(every, key=lambda d: d.max_rel)
+
+
+def require_equal(record: Difference, tolerance: float, what: str) -> None:
+    """MismatchError when the difference is beyond the tolerance; NaN never passes."""
+    if not record.max_rel <= tolerance:
+        raise MismatchError(
+            f"{what}: largest error {record.max_abs:.3g}, {record.max_rel:.3g} of the largest "
+            f"value, tolerance {tolerance:g}; no file was written"
+        )
+
+
+def write_verified(
+    report: Report,
+    ui: Terminal,
+    model: ir.Model,
+    config: Convert | Optimize,
+    feeds: list[dict[str, Any]],
+    wanted: list[dict[str, Any]],
+) -> None:
+    """Write `config.output` when every engine here agrees with the source and the gates pass."""
+    limits = parse_limits(config)
+
+    def check(path: Path) -> None:
+        check_file(report, ui, path, feeds, wanted, config.tolerance)
+        report.artifact = describe_file(model, path, config.output)
+        apply_gates(report, limits)
+
+    save_onnx(model, config.output, check=check, force=config.force)
+
+
+def describe_file(model: ir.Model, path: Path, shown: Path) -> Artifact:
+    """The facts of a model that was just written to `path` and will be called `shown`."""
+    return describe(model, shown, "onnx", model_bytes(path, model), sha256(path))
