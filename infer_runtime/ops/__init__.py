@@ -1,0 +1,1 @@
+"""Kernels: plain functions named after their operator, one file for each family."""

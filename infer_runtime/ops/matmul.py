@@ -1,0 +1,42 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from infer_runtime.arrays import Array, as_type, widened
+from infer_runtime.registry import op
+
+
+@op("MatMul")
+def MatMul(A: Array, B: Array) -> Array:
+    """Matrix product; narrow floats are summed in float32."""
+    return as_type(np.matmul(widened(A), widened(B)), A.dtype)
+
+
+@op("Gemm", since=7)
+def Gemm(
+    A: Array,
+    B: Array,
+    C: Array | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Array:
+    """alpha * A' * B' + beta * C for matrices."""
+    a, b = widened(A), widened(B)
+    y = np.matmul(a.T if transA else a, b.T if transB else b)
+    if alpha != 1:
+        y = y * y.dtype.type(alpha)
+    if C is not None:
+        c = widened(C)
+        y = y + (c if beta == 1 else c * c.dtype.type(beta))
+    return as_type(y, A.dtype)
+
+
+@op("Einsum", since=12)
+def Einsum(*inputs: Array, equation: str) -> Array:
+    wide = [widened(x) for x in inputs]
+    return as_type(np.einsum(equation.replace(" ", ""), *wide, optimize=True), inputs[0].dtype)

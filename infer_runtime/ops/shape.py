@@ -1,0 +1,271 @@
+"""Shapes and layout: what moves data without computing with it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from infer_runtime.arrays import Array, ints, positive_axes
+from infer_runtime.registry import op
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@op("Constant")
+def Constant(
+    *,
+    value: Array | None = None,
+    value_float: float | None = None,
+    value_floats: Sequence[float] | None = None,
+    value_int: int | None = None,
+    value_ints: Sequence[int] | None = None,
+    value_string: str | None = None,
+    value_strings: Sequence[str] | None = None,
+) -> Array:
+    if value is not None:
+        return value
+    for given, dtype in (
+        (value_float, np.float32), (value_floats, np.float32), (value_int, np.int64),
+        (value_ints, np.int64), (value_string, object), (value_strings, object),
+    ):  # fmt: skip
+        if given is not None:
+            return np.array(given, dtype)
+    raise ValueError("a Constant without a value")
+
+
+@op("ConstantOfShape", since=9)
+def ConstantOfShape(shape: Array, *, value: Array | None = None) -> Array:
+    fill = np.zeros(1, np.float32) if value is None else value
+    return np.full(ints(shape), fill.reshape(-1)[0], fill.dtype)
+
+
+@op("Shape")
+def Shape(data: Array, *, start: int = 0, end: int | None = None) -> Array:
+    return np.array(data.shape[start:end], np.int64)
+
+
+@op("Size")
+def Size(data: Array) -> Array:
+    return np.array(data.size, np.int64)
+
+
+@op("Reshape", since=5)
+def Reshape(data: Array, shape: Array, *, allowzero: int = 0) -> Array:
+    """A zero in `shape` keeps the dimension, unless allowzero; -1 takes what is left."""
+    target = ints(shape)
+    if not allowzero:
+        target = tuple(data.shape[i] if n == 0 else n for i, n in enumerate(target))
+    return data.reshape(target)
+
+
+@op("Transpose")
+def Transpose(data: Array, *, perm: Sequence[int] | None = None) -> Array:
+    return np.ascontiguousarray(np.transpose(data, perm)) if data.ndim else data
+
+
+@op("Flatten")
+def Flatten(data: Array, *, axis: int = 1) -> Array:
+    axis = axis + data.ndim if axis < 0 else axis
+    return data.reshape(math.prod(data.shape[:axis]), math.prod(data.shape[axis:]))
+
+
+@op("Squeeze", since=13)
+def Squeeze(data: Array, axes: Array | None = None) -> Array:
+    if axes is None:
+        return np.squeeze(data)
+    return np.squeeze(data, axis=positive_axes(ints(axes), data.ndim))
+
+
+@op("Squeeze")
+def Squeeze_1(data: Array, *, axes: Sequence[int] | None = None) -> Array:
+    return Squeeze(data, None if axes is None else np.array(axes))
+
+
+@op("Unsqueeze", since=13)
+def Unsqueeze(data: Array, axes: Array) -> Array:
+    return np.expand_dims(data, axis=ints(axes))
+
+
+@op("Unsqueeze")
+def Unsqueeze_1(data: Array, *, axes: Sequence[int]) -> Array:
+    return np.expand_dims(data, axis=tuple(axes))
+
+
+@op("Concat", since=4)
+def Concat(*inputs: Array, axis: int) -> Array:
+    return np.concatenate(inputs, axis=axis)
+
+
+@op("Split", since=13)
+def Split(
+    data: Array,
+    split: Array | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+    n_outputs: int = 1,
+) -> tuple[Array, ...]:
+    """Parts of the given lengths, or equal parts of which the last may be shorter."""
+    (axis,) = positive_axes([axis], data.ndim)
+    length = data.shape[axis]
+    if split is not None:
+        parts = ints(split)
+    else:
+        count = num_outputs or n_outputs
+        part = -(-length // count)
+        parts = tuple(min(part, length - i * part) for i in range(count))
+    if sum(parts) != length or min(parts, default=0) < 0:
+        raise ValueError(f"parts of {list(parts)} do not add up to axis {axis} of length {length}")
+    cuts = np.cumsum(parts)[:-1].tolist()
+    return tuple(np.split(data, cuts, axis=axis))
+
+
+@op("Split", since=2)
+def Split_2(
+    data: Array, *, axis: int = 0, split: Sequence[int] | None = None, n_outputs: int = 1
+) -> tuple[Array, ...]:
+    given = None if split is None else np.array(split)
+    return Split(data, given, axis=axis, n_outputs=n_outputs)
+
+
+@op("Slice", since=10)
+def Slice(
+    data: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
+) -> Array:
+    """A sub-array; starts and ends beyond an axis are clamped as in Python."""
+    first, last = ints(starts), ints(ends)
+    over = range(len(first)) if axes is None else positive_axes(ints(axes), data.ndim)
+    by = [1] * len(first) if steps is None else ints(steps)
+    index: list[slice] = [slice(None)] * data.ndim
+    for a, b, axis, step in zip(first, last, over, by, strict=True):
+        # A backward slice that ends before index 0 has no non-negative end.
+        beyond = step < 0 and b < -data.shape[axis]
+        index[axis] = slice(a, None if beyond else b, step)
+    return np.ascontiguousarray(data[tuple(index)]) if data.ndim else data
+
+
+@op("Slice")
+def Slice_1(
+    data: Array, *, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None = None
+) -> Array:
+    over = None if axes is None else np.array(axes)
+    return Slice(data, np.array(starts), np.array(ends), over)
+
+
+@op("Expand", since=8)
+def Expand(data: Array, shape: Array) -> Array:
+    return np.broadcast_to(data, np.broadcast_shapes(data.shape, ints(shape))).copy()
+
+
+@op("Tile", since=6)
+def Tile(data: Array, repeats: Array) -> Array:
+    return np.tile(data, ints(repeats))
+
+
+@op("Pad", since=11)
+def Pad(
+    data: Array,
+    pads: Array,
+    constant_value: Array | None = None,
+    axes: Array | None = None,
+    *,
+    mode: str = "constant",
+) -> Array:
+    """Begins of all axes, then ends; negative amounts crop, before the padding."""
+    over = range(data.ndim) if axes is None else positive_axes(ints(axes), data.ndim)
+    amounts = ints(pads)
+    pairs = [(0, 0)] * data.ndim
+    for i, axis in enumerate(over):
+        pairs[axis] = (amounts[i], amounts[i + len(over)])
+    cropped = data[
+        tuple(slice(max(0, -b), n + min(0, e)) for (b, e), n in zip(pairs, data.shape, strict=True))
+    ]
+    pairs = [(max(0, b), max(0, e)) for b, e in pairs]
+    if mode != "constant":
+        return np.pad(cropped, pairs, mode=mode)  # type: ignore[call-overload,no-any-return]
+    value = data.dtype.type(0) if constant_value is None else constant_value.reshape(-1)[0]
+    return np.pad(cropped, pairs, constant_values=value)
+
+
+@op("Pad", since=2)
+def Pad_2(
+    data: Array, *, pads: Sequence[int], mode: str = "constant", value: float = 0.0
+) -> Array:
+    return Pad(data, np.array(pads), np.array(value, data.dtype), mode=mode)
+
+
+@op("Range", since=11)
+def Range(start: Array, limit: Array, delta: Array) -> Array:
+    """start + i * delta, one multiplication for each element as the specification has it."""
+    wide = np.float64 if start.dtype.kind not in "iu" else np.int64
+    a, b, d = (v.astype(wide).reshape(()) for v in (start, limit, delta))
+    count = max(0, math.ceil((b - a) / d))
+    return (a + np.arange(count) * d).astype(start.dtype)
+
+
+@op("EyeLike", since=9)
+def EyeLike(data: Array, *, dtype: int | None = None, k: int = 0) -> Array:
+    kind = data.dtype if dtype is None else ir.DataType(dtype).numpy()
+    return np.eye(*data.shape, k=k).astype(kind)
+
+
+@op("Trilu", since=14)
+def Trilu(data: Array, k: Array | None = None, *, upper: int = 1) -> Array:
+    diagonal = 0 if k is None else int(k.reshape(-1)[0])
+    return np.triu(data, diagonal) if upper else np.tril(data, diagonal)
+
+
+@op("DepthToSpace")
+def DepthToSpace(data: Array, *, blocksize: int, mode: str = "DCR") -> Array:
+    n, c, h, w = data.shape
+    b, depth = blocksize, c // blocksize**2
+    if mode == "DCR":
+        y = data.reshape(n, b, b, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
+    else:
+        y = data.reshape(n, depth, b, b, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return y.reshape(n, depth, h * b, w * b)
+
+
+@op("SpaceToDepth")
+def SpaceToDepth(data: Array, *, blocksize: int) -> Array:
+    n, c, h, w = data.shape
+    b = blocksize
+    y = data.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+    return y.reshape(n, c * b * b, h // b, w // b)
+
+
+@op("Dropout", since=12)
+def Dropout(
+    data: Array,
+    ratio: Array | None = None,
+    training_mode: Array | None = None,
+    *,
+    seed: int | None = None,
+) -> tuple[Array, Array]:
+    """The identity: a runtime for inference refuses to drop at random."""
+    del seed
+    if training_mode is not None and bool(training_mode) and (ratio is None or float(ratio) > 0):
+        raise ValueError("Dropout in training mode is random; set training_mode to false")
+    return data, np.ones(data.shape, bool)
+
+
+@op("Dropout", since=7)
+def Dropout_7(data: Array, *, ratio: float = 0.5) -> tuple[Array, Array]:
+    del ratio
+    return data, np.ones(data.shape, bool)
+
+
+@op("ReverseSequence", since=10)
+def ReverseSequence(
+    data: Array, sequence_lens: Array, *, batch_axis: int = 1, time_axis: int = 0
+) -> Array:
+    y = data.copy()
+    given, target = (np.moveaxis(x, (batch_axis, time_axis), (0, 1)) for x in (data, y))
+    for i, length in enumerate(ints(sequence_lens)):
+        target[i, :length] = given[i, :length][::-1]
+    return y
+

@@ -1,0 +1,181 @@
+"""The commands on small real models, judged by ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from infer_tool import quantize
+from infer_tool.config import COMMANDS
+from infer_tool.cli import main
+
+LIGHT = {"torch", "tensorflow", "onnxruntime", "numpy", "onnx", "onnx_ir", "onnxscript", "rich.table"}
+
+
+def _top1(model: Path, data: Path) -> float:
+    arrays = np.load(data)
+    session = ort.InferenceSession(model)
+    name = session.get_inputs()[0].name
+    scores = session.run(None, {name: arrays[name]})[0]
+    return float(np.mean(scores.argmax(1) == arrays["labels"]))
+
+
+def test_quantize_digits(cli, samples, tmp_path) -> None:
+    source, data = samples / "digits_cnn.onnx", samples / "digits.npz"
+    output = tmp_path / "q.onnx"
+    outcome = cli("quantize", source, "--data", data, "-o", output, "--report", tmp_path / "r", "--json")
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    assert document == json.loads((tmp_path / "r" / "report.json").read_text())
+    assert output.stat().st_size <= 0.35 * source.stat().st_size
+    assert document["coverage"]["macs_fraction"] >= 0.95
+    assert document["accuracy"]["metric"] == "top1"
+    assert document["accuracy"]["drop"] <= 0.005
+    assert _top1(source, data) - _top1(output, data) <= 0.005
+    assert "digits_cnn" in (tmp_path / "r" / "report.md").read_text()
+
+
+def test_report_follows_the_schema(cli, samples, tmp_path) -> None:
+    arguments = [samples / "digits_cnn.onnx", "--data", samples / "digits.npz", "-o", tmp_path / "q.onnx"]
+    document = json.loads(cli("quantize", *arguments, "--json", "--max-drop", "50%").out)
+    assert document["schema"] == 1
+    assert set(document["tool"]) == {"name", "version"}
+    keys = {"path", "format", "sha256", "bytes", "nodes", "parameters", "macs", "opset"}
+    assert set(document["source"]) == set(document["artifact"]) == keys
+    stage = {"name", "options", "seconds", "nodes", "bytes", "parameters", "max_abs_error", "sqnr_db", "refusals"}
+    assert all(stage <= set(s) for s in document["stages"])
+    assert {"nodes", "quantized_nodes", "weights_bytes_fraction", "macs_fraction", "fallbacks"} <= set(document["coverage"])
+    assert {"metric", "reference", "candidate", "drop", "samples", "agreement", "sqnr_db"} <= set(document["accuracy"])
+    row = {"model", "engine", "threads", "batch", "p50_ms", "p90_ms", "p99_ms", "runs"}
+    assert [set(r) for r in document["latency"]] == [row, row]
+    assert document["gates"] == [{"name": "max-drop", "limit": 0.5, "value": document["accuracy"]["drop"], "passed": True}]
+    assert document["config"]["scheme"] == "int8"
+    assert document["artifact"]["sha256"]
+
+
+@pytest.mark.parametrize("extra", [[], ["--scheme", "fp16"]])
+def test_same_inputs_same_bytes(cli, samples, tmp_path, extra) -> None:
+    results = []
+    for name in ("a.onnx", "b.onnx"):
+        output = tmp_path / name
+        arguments = ["--data", samples / "digits.npz", "-o", output, "--runs", "0", *extra]
+        assert cli("quantize", samples / "digits_cnn.onnx", *arguments).status == 0
+        results.append(output.read_bytes())
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
+def test_every_calibration(samples, tmp_path, method) -> None:
+    report = quantize(
+        samples / "digits_cnn.onnx", tmp_path / "q.onnx", data=str(samples / "digits.npz"),
+        calibration=method, runs=0,
+    )
+    assert report.accuracy.drop <= 0.01
+
+
+def test_convert_pt2(cli, samples, tmp_path) -> None:
+    output = tmp_path / "m.onnx"
+    outcome = cli("convert", samples / "digits_cnn.pt2", "-o", output, "--json")
+    assert outcome.status == 0, outcome.err
+    document = json.loads(outcome.out)
+    compare = next(s for s in document["stages"] if s["name"] == "compare")
+    assert 0 <= compare["max_abs_error"] < 1e-4
+    model = onnx.load(output)
+    assert "BatchNormalization" not in {n.op_type for n in model.graph.node}
+    assert b"/" + b"site-packages" not in output.read_bytes()
+    assert _top1(output, samples / "digits.npz") == _top1(samples / "digits_cnn.onnx", samples / "digits.npz")
+
+
+def test_optimize_folds_batchnorm(cli, samples, tmp_path) -> None:
+    source, output = samples / "digits_cnn.onnx", tmp_path / "m.onnx"
+    before = {n.op_type for n in onnx.load(source).graph.node}
+    assert "BatchNormalization" in before
+    outcome = cli("optimize", source, "-o", output)
+    assert outcome.status == 0, outcome.err
+    assert "BatchNormalization" not in {n.op_type for n in onnx.load(output).graph.node}
+    assert cli("verify", source, output, "--data", samples / "digits.npz").status == 0
+
+
+def test_verify_finds_a_changed_weight(cli, tiny, tmp_path) -> None:
+    model = onnx.load(tiny)
+    weight = model.graph.initializer[0]
+    array = onnx.numpy_helper.to_array(weight).copy()
+    array.reshape(-1)[0] += 0.01
+    weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+    changed = tmp_path / "changed.onnx"
+    onnx.save(model, changed)
+    outcome = cli("verify", tiny, changed)
+    assert outcome.status == 4
+    assert "MISMATCH" in outcome.out
+    assert "'y'" in outcome.err
+    assert cli("verify", tiny, tiny).status == 0
+    assert cli("verify", tiny, changed, "--tolerance", "0.5").status == 0
+
+
+def test_verify_wants_the_same_inputs(cli, tiny, samples) -> None:
+    outcome = cli("verify", tiny, samples / "digits_cnn.onnx")
+    assert outcome.status == 2
+    assert "image" in outcome.err
+
+
+def test_bench(cli, tiny) -> None:
+    outcome = cli("bench", tiny, tiny, "--runs", "5", "--json")
+    rows = json.loads(outcome.out)["latency"]
+    assert outcome.status == 0
+    assert {r["engine"] for r in rows} == {"reference", "onnxruntime"}
+    assert all(0 < r["p50_ms"] <= r["p90_ms"] <= r["p99_ms"] and r["runs"] == 5 for r in rows)
+    assert cli("bench", tiny, "--runs", "5", "--max-latency", "1us").status == 1
+
+
+def test_inspect(cli, tiny) -> None:
+    outcome = cli("inspect", tiny, "--layers", "--json")
+    document = json.loads(outcome.out)
+    assert document["source"]["parameters"] == 4 * 16 + 16 + 16 * 3 + 3
+    assert document["source"]["macs"] == 4 * 16 + 16 * 3
+    assert [row[1] for row in document["details"]["Layers"]["rows"]] == ["Gemm", "Relu", "Gemm"]
+
+
+def test_doctor(cli) -> None:
+    outcome = cli("doctor")
+    assert outcome.status == 0
+    for words in ("onnxruntime", "reference", ".pt2"):
+        assert words in outcome.out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom infer_tool.cli import main\n"
+        "status = main(['--help'])\n"
+        f"heavy = {LIGHT!r} - {{'rich.table'}}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\nsys.exit(status)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert result.stderr.strip() == "[]"
+    for name in COMMANDS:
+        assert name in result.stdout
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_each_help(cli, command) -> None:
+    outcome = cli(command, "--help")
+    assert outcome.status == 0
+    assert "--report" in outcome.out
+
+
+def test_version_and_no_arguments(cli) -> None:
+    assert cli("--version").out.startswith("infertool ")
+    assert "quantize" in cli().out + cli().err
+    assert main(["--version"]) == 0
+
+
+def test_api_names_the_close_option(tiny, tmp_path) -> None:
+    with pytest.raises(Exception, match="did you mean 'scheme'"):
+        quantize(tiny, tmp_path / "q.onnx", shceme="int8")
