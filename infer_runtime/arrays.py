@@ -48,3 +48,8 @@ def beside_axis(x: Array, axis: int, rank: int) -> Array:
     shape = [1] * rank
     shape[axis] = -1
     return x.reshape(shape)
+
+
+def number(value: float, like: Array) -> Array:
+    """A constant in the type of an array, so that arithmetic with it keeps the type."""
+    return np.asarray(value, like.dtype)

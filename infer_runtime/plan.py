@@ -2,74 +2,90 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import ModelError, UnsupportedOpError
-from infer_runtime.evaluate import bind, call, unsupported
-from infer_runtime.ops.control import CONTROL
+from infer_runtime.evaluate import bind, call, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
+    from infer_runtime.arrays import Array
 
     Values = dict[str, Any]
-    Observer = Callable[[str, np.ndarray[Any, Any]], None]
+    Observer = Callable[[str, Array], None]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A node, its bound kernel, and the values nobody needs after it."""
+    """A node, its bound kernel, its subgraphs, and the values that nobody needs after it."""
 
     node: ir.Node
     inputs: tuple[str | None, ...]
     outputs: tuple[str, ...]
     compute: Callable[..., Any]
     subplans: Mapping[str, Plan]
-    frees: tuple[str, ...]
+    frees: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> set[str]:
+        """All values that the step needs, also those that its subgraphs take from outside."""
+        own = {name for name in self.inputs if name is not None}
+        return own.union(*(plan.captured for plan in self.subplans.values()))
 
 
 class Plan:
     """The static plan of one graph; subgraphs have plans of their own.
 
+    Args:
+        graph: sorted, with names that are unique in their scope.
+        opsets: version of each domain.
+        outer: for a subgraph, the values that it may take from the graphs around it.
+
     Raises:
-        ModelError: a node uses a value before it is computed, or that nobody computes.
+        ModelError: a node uses a value that nothing before it computes, or data is missing.
         UnsupportedOpError: operators without a kernel, all of them in one error.
 
     """
 
     def __init__(
-        self,
-        graph: ir.Graph,
-        opsets: Mapping[str, int],
-        outer: frozenset[str] = frozenset(),
+        self, graph: ir.Graph, opsets: Mapping[str, int], outer: frozenset[str] = frozenset()
     ) -> None:
-        self.inputs = [v.name or "" for v in graph.inputs]
-        self.outputs = [v.name or "" for v in graph.outputs]
-        self.constants = {name: _constant(name, v) for name, v in graph.initializers.items()}
-        self._outer = outer
-        self.captured: set[str] = {name for name in self.outputs if name in outer}
-        self._produced = {o.name or "" for n in graph for o in n.outputs}
-        self.steps = self._build(list(graph), opsets)
+        self.inputs = [_name(v) for v in graph.inputs]
+        self.outputs = [_name(v) for v in graph.outputs]
+        self.constants = {name: _data(name, v) for name, v in graph.initializers.items()}
+        own = {*self.inputs, *self.constants, *(_name(o) for n in graph for o in n.outputs)}
+        steps = _steps(list(graph), opsets, outer, {*self.inputs, *self.constants})
+        reads = {*self.outputs}.union(*(step.reads for step in steps))
+        if unknown := sorted({*self.outputs} - own - outer):
+            raise ModelError(f"output {unknown[0]!r} is computed by no node")
+        self.captured = frozenset(reads - own)
+        self.steps = _with_frees(steps, keep=outer.union(self.constants) - {*self.inputs})
+        self.empty_scans = tuple(_empty_scan(v) for v in graph.outputs)
 
     def knows(self, name: str) -> bool:
         """Is `name` a value of this graph?"""
-        return name in self._produced or name in self.constants or name in self.inputs
+        return (
+            name in self.constants
+            or name in self.inputs
+            or any(name in step.outputs for step in self.steps)
+        )
 
     def run(
         self, feeds: Mapping[str, Any], wanted: Sequence[str], observe: Observer | None = None
     ) -> Values:
-        """Compute the wanted values from the feeds (and, in a subgraph, the captured values)."""
+        """Compute the wanted values from the feeds and, in a subgraph, the captured values."""
         values: Values = {**self.constants, **feeds}
         if observe is not None:
-            for name in feeds:
-                observe(name, values[name])
-        keep = set(wanted)
+            for name, value in feeds.items():
+                observe(name, value)
+        keep = frozenset(wanted)
         for step in self.steps:
-            results = self._run_step(step, values)
+            results = _run_step(step, values)
             for name, result in zip(step.outputs, results, strict=False):
                 if name:
                     values[name] = result
@@ -80,105 +96,92 @@ class Plan:
                     values.pop(name, None)
         return values
 
-    def _run_step(self, step: Step, values: Values) -> tuple[Any, ...]:
-        inputs = [None if n is None else values[n] for n in step.inputs]
-        if not step.subplans:
-            return call(step.node, step.compute, inputs)
-        branches = {k: _closure(plan, values) for k, plan in step.subplans.items()}
 
-        def compute(*given: Any) -> Any:
-            return step.compute(*given, **branches)
+def _run_step(step: Step, values: Values) -> tuple[Any, ...]:
+    inputs = [None if name is None else values[name] for name in step.inputs]
+    if not step.subplans:
+        return call(step.node, step.compute, inputs)
+    subgraphs = {key: Subgraph(plan, values) for key, plan in step.subplans.items()}
+    return call(step.node, lambda *given: step.compute(*given, **subgraphs), inputs)
 
-        return call(step.node, compute, inputs)
 
-    def _build(self, nodes: list[ir.Node], opsets: Mapping[str, int]) -> list[Step]:
-        opset = opsets.get("", 1)
-        ready = {*self.inputs, *self.constants, *self._outer}
-        drafts, missing = [], []
-        for node in nodes:
-            try:
-                drafts.append(self._draft(node, opsets, ready))
-            except UnsupportedOpError:
-                missing.append(node)
-            ready |= {o.name or "" for o in node.outputs}
-        if missing:
-            raise unsupported(missing, opset)
-        return self._with_frees(drafts)
+class Subgraph:
+    """A subgraph as a function; what it captures comes from the enclosing run."""
 
-    def _draft(self, node: ir.Node, opsets: Mapping[str, int], ready: set[str]) -> Step:
+    def __init__(self, plan: Plan, values: Values) -> None:
+        self._plan = plan
+        self._captured = {name: values[name] for name in plan.captured}
+        self.empty_scans = plan.empty_scans
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """The outputs for these inputs."""
+        feeds = {**self._captured, **dict(zip(self._plan.inputs, inputs, strict=True))}
+        found = self._plan.run(feeds, self._plan.outputs)
+        return tuple(found[name] for name in self._plan.outputs)
+
+
+def _steps(
+    nodes: list[ir.Node], opsets: Mapping[str, int], outer: frozenset[str], ready: set[str]
+) -> list[Step]:
+    steps, refused = [], []
+    for node in nodes:
         names = tuple(None if v is None or not v.name else v.name for v in node.inputs)
         for name in names:
-            if name is not None and name not in ready:
+            if name is not None and name not in ready and name not in outer:
                 raise ModelError(
-                    f"node {node.name or '?'} ({node.op_type}) uses {name!r}, which nothing "
-                    "before it computes; the graph is cyclic, unsorted or incomplete"
+                    f"{describe(node)} uses {name!r}, which nothing before it computes: "
+                    "the graph is cyclic, unsorted or incomplete"
                 )
-        self.captured |= {n for n in names if n in self._outer}
-        outputs = tuple(o.name or "" for o in node.outputs)
-        graphs = _subgraphs(node)
-        if graphs:
-            scope = frozenset(ready)
-            plans = {k: Plan(g, opsets, scope) for k, g in graphs.items()}
-            for plan in plans.values():
-                self.captured |= plan.captured & self._outer
-            return Step(node, names, outputs, _bind_control(node, opsets), plans, ())
-        compute = bind(node, opsets.get(node.domain, opsets.get("", 1)))
-        return Step(node, names, outputs, compute, {}, ())
-
-    def _with_frees(self, drafts: list[Step]) -> list[Step]:
-        last: dict[str, int] = {}
-        for number, step in enumerate(drafts):
-            used = {n for n in step.inputs if n} | {n for n in step.outputs if n}
-            for plan in step.subplans.values():
-                used |= plan.captured
-            last |= dict.fromkeys(used, number)
-        frees: list[list[str]] = [[] for _ in drafts]
-        for name, number in last.items():
-            if name not in self.constants and name not in self._outer:
-                frees[number].append(name)
-        return [
-            Step(s.node, s.inputs, s.outputs, s.compute, s.subplans, tuple(f))
-            for s, f in zip(drafts, frees, strict=True)
-        ]
+        try:
+            plans = {k: Plan(g, opsets, outer.union(ready)) for k, g in _subgraphs(node)}
+            compute = bind(node, _opset(node, opsets))
+            outputs = tuple(_name(o) for o in node.outputs)
+            steps.append(Step(node, names, outputs, compute, plans))
+        except UnsupportedOpError as error:
+            refused.append(str(error))
+        ready.update(_name(o) for o in node.outputs)
+    if refused:
+        raise UnsupportedOpError("; ".join(dict.fromkeys(refused)))
+    return steps
 
 
-def _closure(plan: Plan, values: Values) -> Callable[..., tuple[Any, ...]]:
-    """A subgraph as a function of its inputs; outer values come from the enclosing run."""
-    captured = {name: values[name] for name in plan.captured if name in values}
-
-    def run(*inputs: Any) -> tuple[Any, ...]:
-        feeds = {**captured, **dict(zip(plan.inputs, inputs, strict=False))}
-        found = plan.run(feeds, plan.outputs)
-        return tuple(found[name] for name in plan.outputs)
-
-    return run
-
-
-def _subgraphs(node: ir.Node) -> dict[str, ir.Graph]:
-    return {
-        name: a.as_graph()
-        for name, a in node.attributes.items()
-        if a.type == ir.AttributeType.GRAPH
-    }
+def _with_frees(steps: list[Step], keep: frozenset[str]) -> list[Step]:
+    last: dict[str, int] = {}
+    for number, step in enumerate(steps):
+        last |= dict.fromkeys(step.reads.union(filter(None, step.outputs)), number)
+    frees: list[list[str]] = [[] for _ in steps]
+    for name, number in last.items():
+        if name not in keep:
+            frees[number].append(name)
+    return [replace(step, frees=tuple(names)) for step, names in zip(steps, frees, strict=True)]
 
 
-def _bind_control(node: ir.Node, opsets: Mapping[str, int]) -> Callable[..., Any]:
-    from infer_runtime.evaluate import attribute_values
-
-    kernel = CONTROL.get(node.op_type) if not node.domain else None
-    if kernel is None:
-        raise unsupported([node], opsets.get("", 1))
-    attributes = {
-        k: v for k, v in attribute_values(node).items() if not isinstance(v, ir.Graph)
-    }
-
-    def compute(*inputs: Any, **branches: Any) -> Any:
-        return kernel(*inputs, **attributes, **branches)
-
-    return compute
+def _subgraphs(node: ir.Node) -> list[tuple[str, ir.Graph]]:
+    return [
+        (name, attribute.as_graph())
+        for name, attribute in node.attributes.items()
+        if attribute.type == ir.AttributeType.GRAPH
+    ]
 
 
-def _constant(name: str, value: ir.Value) -> Any:
+def _opset(node: ir.Node, opsets: Mapping[str, int]) -> int:
+    """The version of the node's domain; a domain that is not imported counts as version 1."""
+    return opsets.get(node.domain, opsets.get("ai.onnx", 1) if not node.domain else 1)
+
+
+def _name(value: ir.Value) -> str:
+    return value.name or ""
+
+
+def _data(name: str, value: ir.Value) -> Array:
     if value.const_value is None:
         raise ModelError(f"initialiser {name!r} has no data")
     return value.const_value.numpy()
+
+
+def _empty_scan(value: ir.Value) -> Array | None:
+    """What a loop without iterations yields for a scanned output."""
+    if value.dtype is None or value.shape is None:
+        return None
+    dims = [d if isinstance(d, int) else 0 for d in value.shape]
+    return np.zeros((0, *dims), value.dtype.numpy())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Kernel = Callable[..., Any]
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 FAMILIES = (
     "activation", "conv", "elementwise", "gather", "matmul", "norm", "pool", "quantized", "reduce",
@@ -19,14 +21,14 @@ FAMILIES = (
 _KERNELS: dict[tuple[str, str], list[tuple[int, Kernel]]] = {}
 
 
-def op(*names: str, since: int = 1, domain: str = "") -> Callable[[Kernel], Kernel]:
+def op(*names: str, since: int = 1, domain: str = "") -> Callable[[F], F]:
     """Register a kernel for operators, valid from opset `since` until a later one takes over.
 
     A kernel takes the inputs by position (None for an absent optional one) and the attributes by
     keyword, and returns an array, or a tuple of arrays for several outputs.
     """
 
-    def register(kernel: Kernel) -> Kernel:
+    def register(kernel: F) -> F:
         for name in names:
             versions = _KERNELS.setdefault((domain, name), [])
             versions.append((since, kernel))
@@ -45,7 +47,7 @@ def _load() -> None:
 def find_kernel(domain: str, name: str, opset: int) -> Kernel | None:
     """The newest kernel not newer than `opset`; None when there is none."""
     _load()
-    for since, kernel in _KERNELS.get((_standard(domain), name), ()):
+    for since, kernel in _KERNELS.get((standard_domain(domain), name), ()):
         if since <= opset:
             return kernel
     return None
@@ -57,5 +59,6 @@ def known_ops() -> list[tuple[str, str]]:
     return sorted(_KERNELS)
 
 
-def _standard(domain: str) -> str:
+def standard_domain(domain: str) -> str:
+    """`ai.onnx` is another name of the domain without a name."""
     return "" if domain == "ai.onnx" else domain

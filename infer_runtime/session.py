@@ -105,13 +105,13 @@ def check_feed(info: TensorInfo, value: Array) -> None:
 
 
 def _load(path: str | os.PathLike[str]) -> ir.Model:
-    import google.protobuf.message
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         return ir.load(path)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
-    except (google.protobuf.message.DecodeError, ValueError, OSError) as error:
+    except (DecodeError, ValueError, OSError) as error:
         raise ModelError(f"{Path(path)}: not a readable ONNX model: {error}") from error
 
 

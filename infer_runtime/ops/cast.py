@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from infer_runtime.arrays import Array
 from infer_runtime.registry import op
+
+if TYPE_CHECKING:
+    from infer_runtime.arrays import Array
 
 
 @op("Cast", since=6)
@@ -22,6 +24,7 @@ def Cast(x: Array, *, to: int, saturate: int = 1, round_mode: str = "up") -> Arr
 
 @op("CastLike", since=15)
 def CastLike(x: Array, like: Array, *, saturate: int = 1, round_mode: str = "up") -> Array:
+    """Cast to the type of the second input."""
     to = ir.DataType.STRING if like.dtype.kind in "OU" else ir.DataType.from_numpy(like.dtype)
     return Cast(x, to=to, saturate=saturate, round_mode=round_mode)
 
@@ -44,7 +47,8 @@ def convert(x: Array, to: ir.DataType, saturate: bool = True) -> Array:
 
 
 def _saturated(x: Array, dtype: np.dtype[Any]) -> Array:
-    limit = float(ml_dtypes.finfo(dtype).max)
+    info: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    limit = float(info.max)
     return np.clip(x.astype(np.float32), -limit, limit).astype(dtype)
 
 

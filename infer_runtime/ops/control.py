@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @op("If")
 def If(cond: Array, *, then_branch: Subgraph, else_branch: Subgraph) -> tuple[Any, ...]:
+    """The branch that the condition names."""
     return then_branch() if bool(cond.reshape(-1)[0]) else else_branch()
 
 

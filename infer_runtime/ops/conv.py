@@ -65,7 +65,7 @@ def convolve(x: Array, w: Array, where: Window, group: int) -> Array:
 def _pointwise(x: Array, w: Array, where: Window, group: int) -> Array:
     m, c = w.shape[:2]
     columns = x.reshape(x.shape[0], group, c, -1)
-    y = np.matmul(w.reshape(group, m // group, c), columns)
+    y: Array = np.matmul(w.reshape(group, m // group, c), columns)
     return y.reshape(x.shape[0], m, *where.out)
 
 
@@ -183,4 +183,3 @@ def _scatter(x: Array, w: Array, where: Window, group: int, full: Sequence[int])
     for number, target in enumerate(where.taps(y)):
         target += columns[:, :, number]
     return y
-

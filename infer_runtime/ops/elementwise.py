@@ -60,6 +60,7 @@ for _name, _pair in _VARIADIC.items():
 
 @op("Mean", since=6)
 def Mean(*inputs: Array) -> Array:
+    """The mean of all inputs, with broadcasting."""
     return as_type(reduce(np.add, inputs) / np.array(len(inputs), inputs[0].dtype), inputs[0].dtype)
 
 
@@ -91,11 +92,13 @@ def Pow(X: Array, Y: Array) -> Array:
 
 @op("BitShift", since=11)
 def BitShift(X: Array, Y: Array, *, direction: str) -> Array:
+    """X shifted by Y bits to the LEFT or RIGHT."""
     return np.left_shift(X, Y) if direction == "LEFT" else np.right_shift(X, Y)
 
 
 @op("IsInf", since=10)
 def IsInf(X: Array, *, detect_negative: int = 1, detect_positive: int = 1) -> Array:
+    """Is an element infinite, counting only the wanted signs?"""
     if detect_negative and detect_positive:
         return np.isinf(X)
     if detect_negative:
@@ -105,6 +108,7 @@ def IsInf(X: Array, *, detect_negative: int = 1, detect_positive: int = 1) -> Ar
 
 @op("Where", since=9)
 def Where(condition: Array, X: Array, Y: Array) -> Array:
+    """X where the condition holds, else Y."""
     return np.where(condition, X, Y)
 
 
@@ -118,11 +122,13 @@ def Clip(X: Array, low: Array | None = None, high: Array | None = None) -> Array
 
 @op("Clip", since=6)
 def Clip_6(X: Array, *, min: float | None = None, max: float | None = None) -> Array:  # noqa: A002
+    """Before opset 11 the limits are attributes."""
     return Clip(X, _limit(min, X), _limit(max, X))
 
 
 @op("Identity")
 def Identity(x: Any) -> Any:
+    """The input, tensor or sequence."""
     return x
 
 

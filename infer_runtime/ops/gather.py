@@ -26,6 +26,7 @@ def Gather(data: Array, indices: Array, *, axis: int = 0) -> Array:
 
 @op("GatherElements", since=11)
 def GatherElements(data: Array, indices: Array, *, axis: int = 0) -> Array:
+    """data with the index along `axis` replaced, element by element."""
     return data[_element_index(indices, data.shape, axis)]
 
 
@@ -39,6 +40,7 @@ def _element_index(indices: Array, shape: Sequence[int], axis: int) -> tuple[Arr
 
 @op("GatherND", since=11)
 def GatherND(data: Array, indices: Array, *, batch_dims: int = 0) -> Array:
+    """Entries or slices at coordinates, which are the last axis of the indices."""
     at = np.moveaxis(indices.astype(np.int64), -1, 0)
     grid = np.ogrid[tuple(slice(n) for n in indices.shape[:batch_dims])]
     missing = at.ndim - 1 - batch_dims
@@ -60,17 +62,20 @@ def _scatter(target: Array, index: Any, updates: Array, reduction: str) -> Array
 def ScatterElements(
     data: Array, indices: Array, updates: Array, *, axis: int = 0, reduction: str = "none"
 ) -> Array:
+    """data with elements replaced, or reduced, at indices along the axis."""
     index = _element_index(indices, data.shape, axis)
     return _scatter(data.copy(), index, updates, reduction)
 
 
 @op("Scatter", since=9)
 def Scatter(data: Array, indices: Array, updates: Array, *, axis: int = 0) -> Array:
+    """The name of ScatterElements before opset 11."""
     return ScatterElements(data, indices, updates, axis=axis)
 
 
 @op("ScatterND", since=11)
 def ScatterND(data: Array, indices: Array, updates: Array, *, reduction: str = "none") -> Array:
+    """data with entries or slices replaced, or reduced, at coordinates."""
     index = tuple(np.moveaxis(indices.astype(np.int64), -1, 0))
     return _scatter(data.copy(), index, updates, reduction)
 
@@ -83,23 +88,30 @@ def OneHot(indices: Array, depth: Array, values: Array, *, axis: int = -1) -> Ar
     (axis,) = positive_axes([axis], rank)
     at = indices.astype(np.int64)
     at = np.where(at < 0, at + count, at)
-    hot = np.expand_dims(at, axis) == beside_axis(np.arange(count), axis, rank)
-    return np.where(hot, values[1], values[0])
+    hot = np.equal(np.expand_dims(at, axis), beside_axis(np.arange(count), axis, rank))
+    return np.where(hot, values[1:], values[:1])
 
 
 @op("Compress", since=9)
 def Compress(data: Array, condition: Array, *, axis: int | None = None) -> Array:
+    """Entries along the axis (or of the flat array) where the condition holds."""
     return np.compress(condition, data, axis=axis)
 
 
 @op("NonZero", since=9)
 def NonZero(X: Array) -> Array:
+    """Coordinates of what is not zero, one row for each axis."""
     return np.stack(np.nonzero(np.atleast_1d(X))).astype(np.int64)
 
 
 @op("TopK", since=10)
 def TopK(
-    X: Array, K: Array, *, axis: int = -1, largest: int = 1, sorted: int = 1  # noqa: A002
+    X: Array,
+    K: Array,
+    *,
+    axis: int = -1,
+    largest: int = 1,
+    sorted: int = 1,  # noqa: A002
 ) -> tuple[Array, Array]:
     """The k largest or smallest, the first of equals first; always sorted."""
     del sorted  # any order is allowed without it
@@ -114,17 +126,21 @@ def TopK(
 def _descending(X: Array, axis: int) -> Array:
     """Largest first; equals keep their order, so the flipped array is sorted and flipped back."""
     order = np.flip(np.argsort(np.flip(X, axis), axis=axis, kind="stable"), axis)
-    return X.shape[axis] - 1 - order
+    return np.subtract(X.shape[axis] - 1, order)
 
 
 @op("TopK")
 def TopK_1(X: Array, *, k: int, axis: int = -1) -> tuple[Array, Array]:
+    """Before opset 10 k is an attribute."""
     return TopK(X, np.array([k]), axis=axis)
 
 
 @op("Unique", since=11)
 def Unique(
-    X: Array, *, axis: int | None = None, sorted: int = 1  # noqa: A002
+    X: Array,
+    *,
+    axis: int | None = None,
+    sorted: int = 1,  # noqa: A002
 ) -> tuple[Array, Array, Array, Array]:
     """Distinct values (slices along `axis`), first places, inverse, counts."""
     values, first, inverse, counts = np.unique(
@@ -141,5 +157,3 @@ def Unique(
 
 def _long(x: Array) -> Array:
     return x.astype(np.int64, copy=False)
-
-

@@ -38,5 +38,6 @@ def Gemm(
 
 @op("Einsum", since=12)
 def Einsum(*inputs: Array, equation: str) -> Array:
+    """Sum of products by an equation over named axes."""
     wide = [widened(x) for x in inputs]
     return as_type(np.einsum(equation.replace(" ", ""), *wide, optimize=True), inputs[0].dtype)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, beside_axis, widened
+from infer_runtime.arrays import Array, as_type, beside_axis, number, widened
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
@@ -70,14 +70,14 @@ def BatchNormalization_7(
     del momentum
     if spatial:
         return _normalise_channels(X, scale, B, mean, var, epsilon)
-    return (X - mean) / np.sqrt(var + X.dtype.type(epsilon)) * scale + B
+    return np.add((X - mean) / np.sqrt(var + number(epsilon, X)) * scale, B)
 
 
 def _normalise_channels(
     X: Array, scale: Array, B: Array, mean: Array, var: Array, epsilon: float
 ) -> Array:
     s, b, m, v = (widened(p) for p in (scale, B, mean, var))
-    factor = s / np.sqrt(v + v.dtype.type(epsilon))
+    factor = s / np.sqrt(v + number(epsilon, v))
     y = widened(X) * beside_axis(factor, 1, X.ndim) + beside_axis(b - m * factor, 1, X.ndim)
     return as_type(y, X.dtype)
 
@@ -87,12 +87,13 @@ def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Arra
     mean = x.mean(axis=axes, keepdims=True)
     centred = x - mean
     variance = np.square(centred).mean(axis=axes, keepdims=True)
-    inverse = 1 / np.sqrt(variance + x.dtype.type(epsilon))
+    inverse = 1 / np.sqrt(variance + number(epsilon, x))
     return centred * inverse, mean, inverse
 
 
 @op("InstanceNormalization", since=6)
 def InstanceNormalization(X: Array, scale: Array, B: Array, *, epsilon: float = 1e-5) -> Array:
+    """Normalise each channel of each sample."""
     y, _, _ = _standardised(widened(X), tuple(range(2, X.ndim)), epsilon)
     y = y * beside_axis(widened(scale), 1, X.ndim) + beside_axis(widened(B), 1, X.ndim)
     return as_type(y, X.dtype)
@@ -122,11 +123,12 @@ def LayerNormalization(
 def RMSNormalization(
     X: Array, scale: Array, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Array:
+    """Divide by the root mean square of the axes from `axis` on."""
     del stash_type
     x = widened(X)
     axes = tuple(range(axis % X.ndim, X.ndim))
     power = np.square(x).mean(axis=axes, keepdims=True)
-    return as_type(x / np.sqrt(power + x.dtype.type(epsilon)) * widened(scale), scale.dtype)
+    return as_type(x / np.sqrt(power + number(epsilon, x)) * widened(scale), scale.dtype)
 
 
 @op("GroupNormalization", since=21)
@@ -184,7 +186,8 @@ def LpNormalization(X: Array, *, axis: int = -1, p: int = 2) -> Array:
 
 @op("MeanVarianceNormalization", since=9)
 def MeanVarianceNormalization(X: Array, *, axes: Sequence[int] = (0, 2, 3)) -> Array:
+    """Subtract the mean and divide by the deviation over the axes."""
     x = widened(X)
     centred = x - x.mean(axis=tuple(axes), keepdims=True)
     deviation = np.sqrt(np.square(centred).mean(axis=tuple(axes), keepdims=True))
-    return as_type(centred / (deviation + x.dtype.type(1e-9)), X.dtype)
+    return as_type(centred / (deviation + number(1e-9, x)), X.dtype)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from infer_runtime.errors import UnsupportedOpError
+from infer_runtime.registry import standard_domain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Known to answer wrongly, so that a refusal is the better answer.
+    import onnx
+
+# Old versions of these are known to answer wrongly there: a refusal is the better answer.
 _WRONG = frozenset({"BatchNormalization", "GlobalMaxPool"})
+_LOAD_ERRORS = (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError, AttributeError)
 
 
 def bind(node: ir.Node, opset: int) -> Callable[..., Any]:
@@ -24,59 +26,55 @@ def bind(node: ir.Node, opset: int) -> Callable[..., Any]:
         UnsupportedOpError: the package has no definition either.
 
     """
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    reason = _refusal(node, domain, opset)
-    if reason:
-        raise UnsupportedOpError(
-            f"node {node.name or '?'}: {domain or 'ai.onnx'}::{node.op_type} has no kernel "
-            f"at opset {opset} ({reason})"
-        )
-    model, inputs = _model_of(node, domain, opset)
+    from onnx.reference import ReferenceEvaluator
+
+    domain = standard_domain(node.domain)
+    if reason := _refusal(node, domain, opset):
+        raise _unsupported(node, domain, opset, reason)
+    model = _model_of(node, domain, opset)
     try:
         evaluator = ReferenceEvaluator(model)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError) as error:
-        raise UnsupportedOpError(
-            f"node {node.name or '?'}: {domain or 'ai.onnx'}::{node.op_type} has no kernel "
-            f"at opset {opset}"
-        ) from error
+    except _LOAD_ERRORS as error:
+        raise _unsupported(node, domain, opset, "the onnx package cannot run it") from error
+    names = ["" if v is None else v.name or "" for v in node.inputs]
 
     def compute(*values: Any) -> tuple[Any, ...]:
-        feeds = {name: v for name, v in zip(inputs, values, strict=True) if name}
-        return tuple(evaluator.run(None, feeds))
+        feeds = {name: v for name, v in zip(names, values, strict=True) if name}
+        results = iter(evaluator.run(None, feeds))
+        return tuple(next(results) if o.name else None for o in node.outputs)
 
     return compute
 
 
 def _refusal(node: ir.Node, domain: str, opset: int) -> str:
-    if node.op_type in _WRONG:
-        return "too old"
-    if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
-        return "it holds a subgraph"
+    import onnx
+
     if not onnx.defs.has(node.op_type, max_inclusive_version=opset, domain=domain):
         return "ONNX does not define it"
-    return ""
+    if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+        return "it holds a subgraph"
+    return "too old" if node.op_type in _WRONG else ""
 
 
-def _model_of(node: ir.Node, domain: str, opset: int) -> tuple[onnx.ModelProto, list[str]]:
-    """A model of this node alone; equal inputs stay one value."""
-    inputs = ["" if v is None else v.name or "" for v in node.inputs]
-    proto = ir.to_proto(node)
-    assert isinstance(proto, onnx.NodeProto)
-    unique = dict.fromkeys(name for name in inputs if name)
-    graph = onnx.helper.make_graph(
-        [proto],
-        "node",
-        [_typed(node, name) for name in unique],
-        [onnx.ValueInfoProto(name=o) for o in proto.output if o],
+def _unsupported(node: ir.Node, domain: str, opset: int, reason: str) -> UnsupportedOpError:
+    return UnsupportedOpError(
+        f"{domain or 'ai.onnx'}::{node.op_type} at opset {opset} has no kernel: {reason} "
+        f"(node {node.name or '?'})"
+    )
+
+
+def _model_of(node: ir.Node, domain: str, opset: int) -> onnx.ModelProto:
+    """A model of this node alone."""
+    import onnx
+
+    given = {v.name: v for v in node.inputs if v is not None and v.name}
+    graph = onnx.GraphProto(
+        name="node",
+        node=[ir.to_proto(node)],
+        input=[ir.to_proto(v) for v in given.values()],
+        output=[onnx.ValueInfoProto(name=o.name) for o in node.outputs if o.name],
     )
     imports = [onnx.helper.make_opsetid(domain, opset)]
     if domain:
         imports.append(onnx.helper.make_opsetid("", onnx.defs.onnx_opset_version()))
-    return onnx.helper.make_model(graph, opset_imports=imports), inputs
-
-
-def _typed(node: ir.Node, name: str) -> onnx.ValueInfoProto:
-    value = next(v for v in node.inputs if v is not None and v.name == name)
-    info = ir.to_proto(value)
-    assert isinstance(info, onnx.ValueInfoProto)
-    return info
+    return onnx.helper.make_model(graph, opset_imports=imports)

@@ -119,6 +119,7 @@ def LpPool(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Array:
+    """The p-norm of each window."""
     where = window(
         X.shape[2:], kernel_shape, strides=strides, dilations=dilations, pads=pads,
         auto_pad=auto_pad, ceil_mode=ceil_mode,
@@ -133,16 +134,19 @@ def _spatial(X: Array) -> tuple[int, ...]:
 
 @op("GlobalAveragePool")
 def GlobalAveragePool(X: Array) -> Array:
+    """Mean of each channel."""
     return as_type(widened(X).mean(axis=_spatial(X), keepdims=True), X.dtype)
 
 
 @op("GlobalMaxPool")
 def GlobalMaxPool(X: Array) -> Array:
+    """Maximum of each channel."""
     return as_type(X.max(axis=_spatial(X), keepdims=True), X.dtype)
 
 
 @op("GlobalLpPool", since=2)
 def GlobalLpPool(X: Array, *, p: int = 2) -> Array:
+    """The p-norm of each channel."""
     powers = np.abs(widened(X)) ** p
     return as_type(powers.sum(axis=_spatial(X), keepdims=True) ** (1 / p), X.dtype)
 

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from infer_runtime.arrays import Array, as_type, beside_axis, positive_axes, widened
+from infer_runtime.arrays import Array, as_type, beside_axis, number, positive_axes, widened
 from infer_runtime.ops.cast import convert
 from infer_runtime.ops.conv import convolve
 from infer_runtime.ops.window import window
@@ -48,7 +48,7 @@ def aligned(parameter: Array, x: Array, axis: int, block_size: int = 0) -> Array
 
 def limits(dtype: np.dtype[Any]) -> tuple[int, int]:
     """Smallest and largest value of an integer type, also of the sub-byte ones."""
-    info: Any = ml_dtypes.iinfo(dtype) if dtype.kind == "V" else np.iinfo(dtype)
+    info: Any = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
     return int(info.min), int(info.max)
 
 
@@ -73,23 +73,21 @@ def QuantizeLinear(
     y = as_type(x, wide) / as_type(aligned(y_scale, x, axis, block_size), wide)
     if not to.is_integer():
         return convert(y, to, bool(saturate))
-    np.rint(y, out=y) if y.ndim else None
-    y = y if y.ndim else np.rint(y)
+    y = np.rint(y)
     if y_zero_point is not None and np.any(y_zero_point):
         y = y + as_type(aligned(y_zero_point, x, axis, block_size), y.dtype)
     return saturated(y, np.dtype(to.numpy()))
 
 
 def _division_type(x: Array, scale: Array) -> np.dtype[Any]:
-    if np.issubdtype(x.dtype, np.integer):
-        return np.dtype(np.float64)
-    return widened(scale).dtype if scale.dtype != np.float64 else np.dtype(np.float64)
+    wide = np.float64 if x.dtype.kind in "iu" else widened(scale).dtype
+    return np.dtype(wide)
 
 
 def saturated(x: Array, dtype: np.dtype[Any]) -> Array:
-    """Whole numbers clipped to an integer type; NaN becomes the smallest... of zero bits."""
+    """Whole numbers clipped to the range of an integer type."""
     low, high = limits(dtype)
-    clipped = np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high))
+    clipped: Array = np.minimum(np.maximum(x, number(low, x)), number(high, x))
     if dtype.kind == "V":
         return clipped.astype(np.int8).astype(dtype)
     return clipped.astype(dtype)
@@ -148,7 +146,8 @@ def MatMulInteger(
     """Exact product in int32; zero points per tensor, per row of A, per column of B."""
     a = _shifted(A, a_zero_point, max(A.ndim - 2, 0))
     b = _shifted(B, b_zero_point, B.ndim - 1)
-    return np.matmul(a, b).astype(np.int32)
+    y: Array = np.matmul(a, b).astype(np.int32)
+    return y
 
 
 @op("ConvInteger", since=10)
@@ -199,6 +198,7 @@ def QLinearMatMul(
     b: Array, b_scale: Array, b_zero_point: Array,
     y_scale: Array, y_zero_point: Array,
 ) -> Array:  # fmt: skip
+    """Integer product, requantised to the scale of the output."""
     total = MatMulInteger(a, b, a_zero_point, b_zero_point).astype(np.float64)
     scale = _beside(a_scale, total, -2) * _beside(b_scale, total, -1) / y_scale
     return _requantized(total, scale, y_zero_point)

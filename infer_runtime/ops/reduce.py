@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, beside_axis, ints, positive_axes, widened
+from infer_runtime.arrays import Array, as_type, beside_axis, ints, number, positive_axes, widened
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
@@ -18,24 +18,23 @@ if TYPE_CHECKING:
 def _log_sum_exp(x: Array, axis: Axes, keepdims: bool) -> Array:
     top = x.max(axis=axis, keepdims=True, initial=-np.inf)
     base = np.where(np.isfinite(top), top, 0)
-    total = np.log(np.exp(x - base).sum(axis=axis, keepdims=True)) + base
-    return total if keepdims else np.squeeze(total, axis=axis)  # type: ignore[no-any-return]
+    total: Array = np.log(np.exp(x - base).sum(axis=axis, keepdims=True)) + base
+    return total if keepdims else np.squeeze(total, axis=axis)
 
 
-def _max(x: Array, axis: Axes, keepdims: bool) -> Array:
-    if x.size:
-        return np.maximum.reduce(x, axis=axis, keepdims=keepdims)  # type: ignore[no-any-return]
-    return np.maximum.reduce(x, axis=axis, keepdims=keepdims, initial=_extreme(x.dtype, -1))  # type: ignore[no-any-return]
+def _max(x: Array, axis: Axes, keepdims: bool) -> Any:
+    initial = {} if x.size else {"initial": _extreme(x.dtype, -1)}
+    return x.max(axis=axis, keepdims=keepdims, **initial)
 
 
-def _min(x: Array, axis: Axes, keepdims: bool) -> Array:
-    if x.size:
-        return np.minimum.reduce(x, axis=axis, keepdims=keepdims)  # type: ignore[no-any-return]
-    return np.minimum.reduce(x, axis=axis, keepdims=keepdims, initial=_extreme(x.dtype, 1))  # type: ignore[no-any-return]
+def _min(x: Array, axis: Axes, keepdims: bool) -> Any:
+    initial = {} if x.size else {"initial": _extreme(x.dtype, 1)}
+    return x.min(axis=axis, keepdims=keepdims, **initial)
 
 
 def _extreme(dtype: np.dtype[Any], sign: int) -> Any:
-    if dtype == bool:
+    """The value that loses against all others: what an empty reduction yields."""
+    if dtype.kind == "b":
         return sign > 0
     if np.issubdtype(dtype, np.integer):
         return np.iinfo(dtype).max if sign > 0 else np.iinfo(dtype).min
@@ -101,21 +100,25 @@ def _arg(find: Callable[..., Any], data: Array, axis: int, keepdims: int, last: 
 
 @op("ArgMax")
 def ArgMax(data: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
+    """Where the first (or last) maximum along the axis is."""
     return _arg(np.argmax, data, axis, keepdims, select_last_index)
 
 
 @op("ArgMin")
 def ArgMin(data: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
+    """Where the first (or last) minimum along the axis is."""
     return _arg(np.argmin, data, axis, keepdims, select_last_index)
 
 
 @op("CumSum", since=11)
 def CumSum(x: Array, axis: Array, *, exclusive: int = 0, reverse: int = 0) -> Array:
+    """Running sum along an axis."""
     return _cumulative(np.cumsum, x, int(axis.reshape(-1)[0]), exclusive, reverse, 0)
 
 
 @op("CumProd", since=26)
 def CumProd(x: Array, axis: Array, *, exclusive: int = 0, reverse: int = 0) -> Array:
+    """Running product along an axis."""
     return _cumulative(np.cumprod, x, int(axis.reshape(-1)[0]), exclusive, reverse, 1)
 
 
@@ -128,5 +131,5 @@ def _cumulative(
     if exclusive:
         y = np.roll(y, 1, axis)
         beginning = beside_axis(np.arange(x.shape[axis]) == 0, axis, x.ndim)
-        y = np.where(beginning, x.dtype.type(first), y)
+        y = np.where(beginning, number(first, x), y)
     return np.ascontiguousarray(np.flip(y, axis)) if reverse else y

@@ -77,6 +77,7 @@ def Resize(
 
 @op("Resize", since=10)
 def Resize_10(X: Array, scales: Array, *, mode: str = "nearest") -> Array:
+    """Opset 10 knows one coordinate transformation."""
     return Resize(
         X, None, scales, mode=mode, coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
@@ -85,11 +86,13 @@ def Resize_10(X: Array, scales: Array, *, mode: str = "nearest") -> Array:
 
 @op("Upsample", since=9)
 def Upsample(X: Array, scales: Array, *, mode: str = "nearest") -> Array:
+    """The name of Resize before opset 10."""
     return Resize_10(X, scales, mode=mode)
 
 
 @op("Upsample", since=7)
 def Upsample_7(X: Array, *, scales: Sequence[float], mode: str = "nearest") -> Array:
+    """Before opset 9 scales are an attribute."""
     return Resize_10(X, np.array(scales, np.float32), mode=mode)
 
 
@@ -115,9 +118,7 @@ def _axes(
     return [Axis(lengths[i], out[i], factors[i], part[i], part[i + n]) for i in range(n)]
 
 
-def _by_sizes(
-    lengths: list[int], sizes: list[int], policy: str
-) -> tuple[list[int], list[float]]:
+def _by_sizes(lengths: list[int], sizes: list[int], policy: str) -> tuple[list[int], list[float]]:
     factors = [s / n for s, n in zip(sizes, lengths, strict=True)]
     if policy == "stretch":
         return sizes, factors

@@ -1,8 +1,7 @@
-"""Recurrent layers: RNN, GRU, LSTM (ONNX operators of these names; gates in ONNX order)."""
+"""Recurrent layers RNN, GRU and LSTM, with the gates in the order of the ONNX specification."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,11 +14,13 @@ from infer_runtime.registry import op
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Step = Callable[[Array, tuple[Array, ...]], tuple[Array, ...]]
     Function = Callable[[Array], Array]
+    States = tuple[Array, ...]
+    # (projected inputs of one time step, states) -> new states, the first one is the output
+    Step = Callable[[Array, States], States]
 
-# Names of activation functions -> the function and the names of its alpha and beta.
-_ACTIVATIONS: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
+# Name -> the function, and which of alpha and beta it takes.
+_FUNCTIONS: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
     "elu": (activation.Elu, ("alpha",)),
     "hardsigmoid": (activation.HardSigmoid, ("alpha", "beta")),
     "leakyrelu": (activation.LeakyRelu, ("alpha",)),
@@ -32,53 +33,185 @@ _ACTIVATIONS: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Options:
-    """The attributes that all three layers share."""
+@op("RNN", since=7)
+def RNN(
+    X: Array,
+    W: Array,
+    R: Array,
+    B: Array | None = None,
+    sequence_lens: Array | None = None,
+    initial_h: Array | None = None,
+    *,
+    hidden_size: int | None = None,
+    activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (),
+    activations: Sequence[str] = (),
+    clip: float | None = None,
+    direction: str = "forward",
+    layout: int = 0,
+) -> tuple[Array, ...]:
+    """h = f(W x + R h + b)."""
+    del hidden_size  # R says it
+    kinds = _functions(activations, ("Tanh",), len(W), activation_alpha, activation_beta)
 
-    hidden: int
-    direction: str = "forward"
-    layout: int = 0
-    clip: float | None = None
-    names: Sequence[str] = ()
-    alphas: Sequence[float] = ()
-    betas: Sequence[float] = ()
+    def step(d: int, gates: Array, states: States) -> States:
+        (f,) = kinds[d]
+        return (f(_clipped(gates + states[0] @ widened(R[d]).T, clip)),)
 
-    @property
-    def backward(self) -> tuple[bool, ...]:
-        """For each direction, whether it runs backwards."""
-        return {"forward": (False,), "reverse": (True,)}.get(self.direction, (False, True))
+    return _run(X, W, R, B, sequence_lens, (initial_h,), direction, layout, step)
 
-    def functions(self, defaults: tuple[str, ...]) -> list[list[Function]]:
-        """The activation functions of each direction; alphas and betas go to those that take one."""
-        names = list(self.names) or list(defaults) * len(self.backward)
-        given = {"alpha": list(self.alphas), "beta": list(self.betas)}
-        found = [self._clipped(_function(name, given)) for name in names]
-        count = len(defaults)
-        return [found[i * count : (i + 1) * count] for i in range(len(self.backward))]
 
-    def _clipped(self, function: Function) -> Function:
-        limit = self.clip
-        return function if limit is None else lambda x: function(np.clip(x, -limit, limit))
+@op("GRU", since=7)
+def GRU(
+    X: Array,
+    W: Array,
+    R: Array,
+    B: Array | None = None,
+    sequence_lens: Array | None = None,
+    initial_h: Array | None = None,
+    *,
+    hidden_size: int | None = None,
+    activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (),
+    activations: Sequence[str] = (),
+    clip: float | None = None,
+    direction: str = "forward",
+    layout: int = 0,
+    linear_before_reset: int = 0,
+) -> tuple[Array, ...]:
+    """Gates z, r, h; with linear_before_reset the reset gate follows the recurrent product."""
+    del hidden_size
+    kinds = _functions(activations, ("Sigmoid", "Tanh"), len(W), activation_alpha, activation_beta)
+    n = R.shape[2]
+
+    def step(d: int, gates: Array, states: States) -> States:
+        f, g = kinds[d]
+        (h,) = states
+        r_zr, r_h = widened(R[d, : 2 * n]).T, widened(R[d, 2 * n :]).T
+        z, r = np.split(f(_clipped(gates[:, : 2 * n] + h @ r_zr, clip)), 2, axis=1)
+        bias = 0 if B is None else widened(B[d, 5 * n :])
+        late = r * (h @ r_h + bias) if linear_before_reset else (r * h) @ r_h + bias
+        return ((1 - z) * g(_clipped(gates[:, 2 * n :] + late, clip)) + z * h,)
+
+    return _run(X, W, R, B, sequence_lens, (initial_h,), direction, layout, step, 2 * n)
+
+
+@op("LSTM", since=7)
+def LSTM(
+    X: Array,
+    W: Array,
+    R: Array,
+    B: Array | None = None,
+    sequence_lens: Array | None = None,
+    initial_h: Array | None = None,
+    initial_c: Array | None = None,
+    P: Array | None = None,
+    *,
+    hidden_size: int | None = None,
+    activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (),
+    activations: Sequence[str] = (),
+    clip: float | None = None,
+    direction: str = "forward",
+    input_forget: int = 0,
+    layout: int = 0,
+) -> tuple[Array, ...]:
+    """Gates i, o, f, c; P are peepholes from the cell to the gates i, o, f."""
+    del hidden_size
+    names = ("Sigmoid", "Tanh", "Tanh")
+    kinds = _functions(activations, names, len(W), activation_alpha, activation_beta)
+    peepholes = np.zeros((len(W), 3, R.shape[2]), np.float32)
+    if P is not None:
+        peepholes = widened(P).reshape(peepholes.shape)
+
+    def step(d: int, gates: Array, states: States) -> States:
+        f, g, h = kinds[d]
+        hidden, cell = states
+        to_i, to_o, to_f = peepholes[d]
+        i, o, forget, c = np.split(gates + hidden @ widened(R[d]).T, 4, axis=1)
+        i = f(_clipped(i + to_i * cell, clip))
+        forget = 1 - i if input_forget else f(_clipped(forget + to_f * cell, clip))
+        cell = forget * cell + i * g(_clipped(c, clip))
+        return f(_clipped(o + to_o * cell, clip)) * h(cell), cell
+
+    initial = (initial_h, initial_c)
+    return _run(X, W, R, B, sequence_lens, initial, direction, layout, step)
+
+
+def _run(
+    X: Array, W: Array, R: Array, B: Array | None, lengths: Array | None,
+    initial: tuple[Array | None, ...], direction: str, layout: int,
+    step: Callable[[int, Array, States], States], summed_bias: int | None = None,
+) -> tuple[Array, ...]:  # fmt: skip
+    """All directions over all time steps -> Y, then the last value of each state.
+
+    `summed_bias`: how many entries of the recurrent bias are added here (all of them for None);
+    the others are the business of `step`.
+    """
+    x = widened(X).swapaxes(0, 1) if layout else widened(X)
+    hidden = R.shape[2]
+    backward = {"forward": (False,), "reverse": (True,)}.get(direction, (False, True))
+    sequences, last = [], []
+    for d, reverse in enumerate(backward):
+        gates = x @ widened(W[d]).T
+        if B is not None:
+            first, second = np.split(widened(B[d]), 2)
+            gates = gates + first
+            gates[..., :summed_bias] += second[:summed_bias]
+        states = tuple(_initial(s, d, x, hidden, layout) for s in initial)
+        outputs, states = _walk(gates, states, lengths, partial(step, d), reverse)
+        sequences.append(outputs)
+        last.append(states)
+    y = np.stack(sequences, axis=1)
+    finals = [np.stack(group) for group in zip(*last, strict=True)]
+    if layout:
+        y, finals = y.transpose(2, 0, 1, 3), [s.swapaxes(0, 1) for s in finals]
+    return tuple(as_type(np.ascontiguousarray(v), X.dtype) for v in (y, *finals))
+
+
+def _initial(state: Array | None, d: int, x: Array, hidden: int, layout: int) -> Array:
+    if state is None:
+        return np.zeros((x.shape[1], hidden), x.dtype)
+    return widened(state[:, d] if layout else state[d])
+
+
+def _walk(
+    gates: Array, states: States, lengths: Array | None, step: Step, reverse: bool
+) -> tuple[Array, States]:
+    """One direction; a sequence that has ended keeps its state and yields zeros."""
+    outputs = np.zeros((*gates.shape[:2], states[0].shape[1]), gates.dtype)
+    times = range(len(gates))
+    for t in reversed(times) if reverse else times:
+        fresh = step(gates[t], states)
+        if lengths is None:
+            outputs[t], states = fresh[0], fresh
+            continue
+        alive = (t < lengths)[:, None]
+        outputs[t] = np.where(alive, fresh[0], 0)
+        states = tuple(np.where(alive, new, old) for new, old in zip(fresh, states, strict=True))
+    return outputs, states
+
+
+def _clipped(x: Array, limit: float | None) -> Array:
+    return x if limit is None else np.clip(x, -limit, limit)
+
+
+def _functions(
+    names: Sequence[str], defaults: tuple[str, ...], directions: int,
+    alphas: Sequence[float], betas: Sequence[float],
+) -> list[list[Function]]:  # fmt: skip
+    """The activations of each direction; alphas and betas go to those that take one, in order."""
+    given = {"alpha": list(alphas), "beta": list(betas)}
+    found = [_function(name, given) for name in names or defaults * directions]
+    size = len(defaults)
+    return [found[i * size : (i + 1) * size] for i in range(directions)]
 
 
 def _function(name: str, given: dict[str, list[float]]) -> Function:
     if name.lower() == "affine":
-        alpha, beta = (given[k].pop(0) for k in ("alpha", "beta"))
+        alpha, beta = given["alpha"].pop(0), given["beta"].pop(0)
         return lambda x: as_type(alpha * x + beta, x.dtype)
-    if name.lower() not in _ACTIVATIONS:
+    if name.lower() not in _FUNCTIONS:
         raise ValueError(f"unknown activation function {name!r}")
-    function, parameters = _ACTIVATIONS[name.lower()]
-    return partial(function, **{k: given[k].pop(0) for k in parameters if given[k]})
-
-
-def _options(hidden: int, attributes: dict[str, object]) -> Options:
-    return Options(
-        hidden,
-        attributes.get("direction", "forward"),  # type: ignore[arg-type]
-        attributes.get("layout", 0),  # type: ignore[arg-type]
-        attributes.get("clip"),  # type: ignore[arg-type]
-        attributes.get("activations") or (),  # type: ignore[arg-type]
-        attributes.get("activation_alpha") or (),  # type: ignore[arg-type]
-        attributes.get("activation_beta") or (),  # type: ignore[arg-type]
-    )
+    function, parameters = _FUNCTIONS[name.lower()]
+    return partial(function, **{p: given[p].pop(0) for p in parameters if given[p]})

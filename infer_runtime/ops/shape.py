@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from infer_runtime.arrays import Array, ints, positive_axes
+from infer_runtime.arrays import Array, ints, number, positive_axes
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def Constant(
     value_string: str | None = None,
     value_strings: Sequence[str] | None = None,
 ) -> Array:
+    """The one attribute that is given, as an array."""
     if value is not None:
         return value
     for given, dtype in (
@@ -39,17 +40,20 @@ def Constant(
 
 @op("ConstantOfShape", since=9)
 def ConstantOfShape(shape: Array, *, value: Array | None = None) -> Array:
+    """An array of one value (default: float32 zero)."""
     fill = np.zeros(1, np.float32) if value is None else value
     return np.full(ints(shape), fill.reshape(-1)[0], fill.dtype)
 
 
 @op("Shape")
 def Shape(data: Array, *, start: int = 0, end: int | None = None) -> Array:
+    """The dimensions from start to end."""
     return np.array(data.shape[start:end], np.int64)
 
 
 @op("Size")
 def Size(data: Array) -> Array:
+    """The number of elements."""
     return np.array(data.size, np.int64)
 
 
@@ -64,17 +68,20 @@ def Reshape(data: Array, shape: Array, *, allowzero: int = 0) -> Array:
 
 @op("Transpose")
 def Transpose(data: Array, *, perm: Sequence[int] | None = None) -> Array:
+    """Axes in the order `perm`, reversed without it."""
     return np.ascontiguousarray(np.transpose(data, perm)) if data.ndim else data
 
 
 @op("Flatten")
 def Flatten(data: Array, *, axis: int = 1) -> Array:
+    """A matrix: the axes before `axis`, and the rest."""
     axis = axis + data.ndim if axis < 0 else axis
     return data.reshape(math.prod(data.shape[:axis]), math.prod(data.shape[axis:]))
 
 
 @op("Squeeze", since=13)
 def Squeeze(data: Array, axes: Array | None = None) -> Array:
+    """Without the given axes of length one, or all of them."""
     if axes is None:
         return np.squeeze(data)
     return np.squeeze(data, axis=positive_axes(ints(axes), data.ndim))
@@ -82,21 +89,25 @@ def Squeeze(data: Array, axes: Array | None = None) -> Array:
 
 @op("Squeeze")
 def Squeeze_1(data: Array, *, axes: Sequence[int] | None = None) -> Array:
+    """Before opset 13 the axes are an attribute."""
     return Squeeze(data, None if axes is None else np.array(axes))
 
 
 @op("Unsqueeze", since=13)
 def Unsqueeze(data: Array, axes: Array) -> Array:
+    """With new axes of length one at these places of the result."""
     return np.expand_dims(data, axis=ints(axes))
 
 
 @op("Unsqueeze")
 def Unsqueeze_1(data: Array, *, axes: Sequence[int]) -> Array:
+    """Before opset 13 the axes are an attribute."""
     return np.expand_dims(data, axis=tuple(axes))
 
 
 @op("Concat", since=4)
 def Concat(*inputs: Array, axis: int) -> Array:
+    """The inputs one after the other along the axis."""
     return np.concatenate(inputs, axis=axis)
 
 
@@ -128,6 +139,7 @@ def Split(
 def Split_2(
     data: Array, *, axis: int = 0, split: Sequence[int] | None = None, n_outputs: int = 1
 ) -> tuple[Array, ...]:
+    """Before opset 13 the lengths are an attribute."""
     given = None if split is None else np.array(split)
     return Split(data, given, axis=axis, n_outputs=n_outputs)
 
@@ -152,17 +164,20 @@ def Slice(
 def Slice_1(
     data: Array, *, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None = None
 ) -> Array:
+    """Before opset 10 all is attributes, and steps are one."""
     over = None if axes is None else np.array(axes)
     return Slice(data, np.array(starts), np.array(ends), over)
 
 
 @op("Expand", since=8)
 def Expand(data: Array, shape: Array) -> Array:
+    """Broadcast to the shape, in both directions."""
     return np.broadcast_to(data, np.broadcast_shapes(data.shape, ints(shape))).copy()
 
 
 @op("Tile", since=6)
 def Tile(data: Array, repeats: Array) -> Array:
+    """Each axis repeated as a whole."""
     return np.tile(data, ints(repeats))
 
 
@@ -187,14 +202,13 @@ def Pad(
     pairs = [(max(0, b), max(0, e)) for b, e in pairs]
     if mode != "constant":
         return np.pad(cropped, pairs, mode=mode)  # type: ignore[call-overload,no-any-return]
-    value = data.dtype.type(0) if constant_value is None else constant_value.reshape(-1)[0]
+    value = number(0, data) if constant_value is None else constant_value.reshape(-1)[0]
     return np.pad(cropped, pairs, constant_values=value)
 
 
 @op("Pad", since=2)
-def Pad_2(
-    data: Array, *, pads: Sequence[int], mode: str = "constant", value: float = 0.0
-) -> Array:
+def Pad_2(data: Array, *, pads: Sequence[int], mode: str = "constant", value: float = 0.0) -> Array:
+    """Before opset 11 amounts and value are attributes."""
     return Pad(data, np.array(pads), np.array(value, data.dtype), mode=mode)
 
 
@@ -209,18 +223,22 @@ def Range(start: Array, limit: Array, delta: Array) -> Array:
 
 @op("EyeLike", since=9)
 def EyeLike(data: Array, *, dtype: int | None = None, k: int = 0) -> Array:
+    """Ones on the k-th diagonal of a matrix of the shape of the input."""
     kind = data.dtype if dtype is None else ir.DataType(dtype).numpy()
-    return np.eye(*data.shape, k=k).astype(kind)
+    rows, columns = data.shape
+    return np.eye(rows, columns, k=k).astype(kind)
 
 
 @op("Trilu", since=14)
 def Trilu(data: Array, k: Array | None = None, *, upper: int = 1) -> Array:
+    """The upper or lower triangle, zeros elsewhere."""
     diagonal = 0 if k is None else int(k.reshape(-1)[0])
     return np.triu(data, diagonal) if upper else np.tril(data, diagonal)
 
 
 @op("DepthToSpace")
 def DepthToSpace(data: Array, *, blocksize: int, mode: str = "DCR") -> Array:
+    """Blocks of channels become blocks of pixels."""
     n, c, h, w = data.shape
     b, depth = blocksize, c // blocksize**2
     if mode == "DCR":
@@ -232,6 +250,7 @@ def DepthToSpace(data: Array, *, blocksize: int, mode: str = "DCR") -> Array:
 
 @op("SpaceToDepth")
 def SpaceToDepth(data: Array, *, blocksize: int) -> Array:
+    """Blocks of pixels become channels."""
     n, c, h, w = data.shape
     b = blocksize
     y = data.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
@@ -255,6 +274,7 @@ def Dropout(
 
 @op("Dropout", since=7)
 def Dropout_7(data: Array, *, ratio: float = 0.5) -> tuple[Array, Array]:
+    """The identity, and a mask of ones."""
     del ratio
     return data, np.ones(data.shape, bool)
 
@@ -263,9 +283,9 @@ def Dropout_7(data: Array, *, ratio: float = 0.5) -> tuple[Array, Array]:
 def ReverseSequence(
     data: Array, sequence_lens: Array, *, batch_axis: int = 1, time_axis: int = 0
 ) -> Array:
+    """The first sequence_lens[i] steps of sample i in reverse order."""
     y = data.copy()
     given, target = (np.moveaxis(x, (batch_axis, time_axis), (0, 1)) for x in (data, y))
     for i, length in enumerate(ints(sequence_lens)):
         target[i, :length] = given[i, :length][::-1]
     return y
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,11 +35,10 @@ class Window:
     def taps(self, padded: Array) -> Iterator[Array]:
         """For each kernel position, in row-major order, the inputs that it meets."""
         for position in product(*(range(k) for k in self.kernel)):
-            yield padded[(..., *self.tap(position))]
+            yield padded[self._tap(position)]
 
-    def tap(self, position: Sequence[int]) -> tuple[slice, ...]:
-        """Slices of the padded input that one kernel position meets."""
-        return tuple(
+    def _tap(self, position: Sequence[int]) -> Any:
+        return ..., *(
             slice(p * d, p * d + (n - 1) * s + 1, s)
             for p, d, n, s in zip(position, self.dilations, self.out, self.strides, strict=True)
         )
@@ -99,9 +98,7 @@ def _count(n: int, begin: int, end: int, span: int, stride: int, ceil: bool) -> 
     return count - 1 if (count - 1) * stride >= n + begin else count
 
 
-def pad_spatial(
-    x: Array, begins: Sequence[int], ends: Sequence[int], value: float = 0
-) -> Array:
+def pad_spatial(x: Array, begins: Sequence[int], ends: Sequence[int], value: float = 0) -> Array:
     """Pad the last axes of `x` with a value; negative amounts crop."""
     if not any(begins) and not any(ends):
         return x
@@ -109,9 +106,8 @@ def pad_spatial(
     spatial = x.shape[lead:]
     shape = [n + b + e for n, b, e in zip(spatial, begins, ends, strict=True)]
     padded = np.full((*x.shape[:lead], *shape), value, x.dtype)
-    target = tuple(slice(max(b, 0), n + b + min(e, 0)) for n, b, e in
-                   zip(spatial, begins, ends, strict=True))  # fmt: skip
-    source = tuple(slice(max(-b, 0), n + min(e, 0)) for n, b, e in
-                   zip(spatial, begins, ends, strict=True))  # fmt: skip
+    edges = list(zip(spatial, begins, ends, strict=True))
+    target: Any = [slice(max(b, 0), n + b + min(e, 0)) for n, b, e in edges]
+    source: Any = [slice(max(-b, 0), n + min(e, 0)) for n, b, e in edges]
     padded[(..., *target)] = x[(..., *source)]
     return padded

@@ -1,0 +1,155 @@
+"""Facts of a model: nodes, parameters, bytes of weights, multiply-accumulates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from passes.base import all_nodes, is_op
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Shape = tuple[int, ...]
+
+SMALL_PARAMETERS = 1  # a scalar constant (an epsilon, an axis, a scale) is not a parameter
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Counts of one model; `macs` for one sample, dynamic dimensions as 1."""
+
+    nodes: int
+    parameters: int
+    weight_bytes: int
+    macs: int
+
+
+def facts(model: ir.Model, *, with_macs: bool = True) -> Facts:
+    """Nodes at all levels without Constants, elements and bytes of constants, MACs.
+
+    MACs need shape inference, which is slow on large graphs; without it they are 0.
+    """
+    nodes = [n for n in all_nodes(model) if not is_op(n, "Constant")]
+    tensors = list(_constants(model))
+    return Facts(
+        nodes=len(nodes),
+        parameters=sum(t.size for t in tensors if t.size > SMALL_PARAMETERS),
+        weight_bytes=sum(t.nbytes for t in tensors),
+        macs=sum(macs_by_node(model).values()) if with_macs else 0,
+    )
+
+
+def _constants(model: ir.Model) -> list[ir.TensorProtocol]:
+    initialisers = [
+        value.const_value
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    ]
+    held = [
+        n.attributes["value"].as_tensor()
+        for n in all_nodes(model)
+        if is_op(n, "Constant") and "value" in n.attributes
+    ]
+    return initialisers + held
+
+
+def opset(model: ir.Model) -> int:
+    """The version of the standard operators."""
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+
+
+def macs_by_node(model: ir.Model) -> dict[str, int]:
+    """Multiply-accumulates of each node that has any, by node name; dynamic dimensions as 1."""
+    shapes = infer_shapes(model)
+    result = {}
+    for node in all_nodes(model):
+        count = _COUNTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if count is not None and (macs := count(node, shapes)):
+            result[node.name or ""] = macs
+    return result
+
+
+def infer_shapes(model: ir.Model) -> dict[str, Shape]:
+    """Shapes of all values by ONNX shape inference on a copy, dynamic dimensions as 1."""
+    import onnx_ir.passes.common as common
+
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        if value.shape is not None:
+            value.shape = ir.Shape([d if isinstance(d, int) else 1 for d in value.shape])
+    for node in copy.graph.all_nodes():
+        for output in node.outputs:
+            if not output.is_graph_output():
+                output.shape = None
+    for value in copy.graph.outputs:
+        value.shape = None if value.producer() is not None else value.shape
+    common.ShapeInferencePass()(copy)
+    found = {}
+    for graph in copy.graphs():
+        values = [*graph.inputs, *graph.initializers.values()]
+        values += [o for n in graph for o in n.outputs]
+        for value in values:
+            if value.shape is not None and value.name:
+                found[value.name] = tuple(d if isinstance(d, int) else 1 for d in value.shape)
+    return found
+
+
+def _shape(value: ir.Value | None, shapes: dict[str, Shape]) -> Shape | None:
+    return None if value is None else shapes.get(value.name or "")
+
+
+def _conv(weight_input: int) -> Callable[[ir.Node, dict[str, Shape]], int]:
+    """Outputs times the taps and input channels that each of them sums."""
+
+    def count(node: ir.Node, shapes: dict[str, Shape]) -> int:
+        weight, out = _shape(node.inputs[weight_input], shapes), _shape(node.outputs[0], shapes)
+        return prod(out) * prod(weight[1:]) if weight and out else 0
+
+    return count
+
+
+def _conv_transpose(node: ir.Node, shapes: dict[str, Shape]) -> int:
+    """Every input element meets every tap and output channel of its group."""
+    x, weight = _shape(node.inputs[0], shapes), _shape(node.inputs[1], shapes)
+    return prod(x) * prod(weight[1:]) if x and weight else 0
+
+
+def _matmul(first: int) -> Callable[[ir.Node, dict[str, Shape]], int]:
+    def count(node: ir.Node, shapes: dict[str, Shape]) -> int:
+        a, out = _shape(node.inputs[first], shapes), _shape(node.outputs[0], shapes)
+        return prod(out) * a[-1] if a and out is not None else 0
+
+    return count
+
+
+def _gemm(node: ir.Node, shapes: dict[str, Shape]) -> int:
+    a, out = _shape(node.inputs[0], shapes), _shape(node.outputs[0], shapes)
+    inner = 0 if node.attributes.get_int("transA", 0) else 1
+    return prod(out) * a[inner] if a and out else 0
+
+
+def _recurrent(node: ir.Node, shapes: dict[str, Shape]) -> int:
+    """Steps and samples times the input and the recurrent matrices of all directions."""
+    x = _shape(node.inputs[0], shapes)
+    w, r = _shape(node.inputs[1], shapes), _shape(node.inputs[2], shapes)
+    return prod(x[:2]) * (prod(w) + prod(r)) if x and w and r else 0
+
+
+_COUNTERS: dict[str, Callable[[ir.Node, dict[str, Shape]], int]] = {
+    "Conv": _conv(1),
+    "ConvInteger": _conv(1),
+    "QLinearConv": _conv(3),
+    "ConvTranspose": _conv_transpose,
+    "MatMul": _matmul(0),
+    "MatMulInteger": _matmul(0),
+    "QLinearMatMul": _matmul(0),
+    "Gemm": _gemm,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+}

@@ -1,0 +1,56 @@
+"""Calibration: run samples through the reference runtime and watch activations go by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from infer_runtime import Session
+from infer_runtime.errors import UsageError
+from quant.histogram import StreamingHistogram
+from quant.ranges import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    import numpy as np
+    import onnx_ir as ir
+
+    from quant.config import QuantizeConfig
+    from quant.parameters import Range
+
+
+def calibrate(
+    model: ir.Model,
+    feeds: Iterable[Mapping[str, np.ndarray[Any, Any]]],
+    names: Collection[str],
+    config: QuantizeConfig,
+) -> dict[str, Range]:
+    """Range of each named value. One pass; memory does not grow with the number of samples.
+
+    Raises:
+        UsageError: no samples, a wrong percentile, or an activation that is NaN or infinite.
+
+    """
+    if not 50 < config.percentile <= 100:  # noqa: PLR2004 - below the median nothing is left
+        raise UsageError(f"--percentile {config.percentile}: expected more than 50, at most 100")
+    histograms = {name: StreamingHistogram() for name in names}
+    session = Session(model)
+    runs = 0
+
+    def observe(name: str, value: np.ndarray[Any, Any]) -> None:
+        if name not in histograms:
+            return
+        try:
+            histograms[name].add(value)
+        except ValueError as error:
+            raise UsageError(
+                f"calibration sample batch {runs}: activation {name!r} holds {error}"
+            ) from error
+
+    for feed in feeds:
+        session.run(feed, [], observe=observe)
+        runs += 1
+    if not runs:
+        raise UsageError("no calibration samples: the data holds less than one batch")
+    method = METHODS[config.calibration]
+    return {name: method(h, config.percentile) for name, h in histograms.items()}

@@ -1,0 +1,54 @@
+"""One entry for all schemes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy as np
+    import onnx_ir as ir
+
+    from passes.base import Refusal
+    from quant.config import QuantizeConfig
+    from quant.coverage import Coverage
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantised model, what it covers, and what was refused."""
+
+    model: ir.Model
+    coverage: Coverage
+    refusals: tuple[Refusal, ...]
+
+
+def quantize_model(
+    model: ir.Model,
+    feeds: Iterable[Mapping[str, np.ndarray[Any, Any]]],
+    config: QuantizeConfig,
+) -> Quantized:
+    """Quantise a copy of the model by `config.scheme`.
+
+    Args:
+        model: opset 13 or newer, constants as initialisers, BatchNormalization folded.
+        feeds: calibration batches; read once, and only by schemes that need ranges.
+        config: the options.
+
+    Raises:
+        UsageError: an option or the data is wrong.
+        ModelError: the result is not a valid graph.
+
+    """
+    from passes.verify import verify
+    from quant.half import quantize_half
+    from quant.static import quantize_static
+
+    if config.scheme == "fp16":
+        result = quantize_half(model, config)
+    else:
+        result = quantize_static(model, feeds, config)
+    verify(result.model)
+    return result

@@ -1,0 +1,280 @@
+"""Static post-training quantisation to standard QDQ ONNX.
+
+Every quantised value becomes QuantizeLinear -> DequantizeLinear behind its producer; every integer
+node reads DequantizeLinear and writes into QuantizeLinear, the form that engines fuse into integer
+kernels (ONNX operators QuantizeLinear and DequantizeLinear; Jacob et al. 2018 for the arithmetic).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from infer_runtime.errors import UsageError
+from passes.graph import add_initializer, constant, fresh_name
+from passes.remove_unused import RemoveUnused
+from quant.calibrate import calibrate
+from quant.coverage import measure_coverage
+from quant.formats import INT8, INT32, UINT8
+from quant.granularity import Granularity, PerAxis, PerTensor
+from quant.model import Quantized
+from quant.parameters import (
+    Parameters,
+    Range,
+    activation_parameters,
+    quantize_weight,
+    weight_scale,
+)
+from quant.selection import LINEAR, MOVERS, Selection, select
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from quant.config import QuantizeConfig
+
+    Array = np.ndarray[Any, Any]
+
+FORMATS = {"uint8": UINT8, "int8": INT8}
+
+
+def quantize_static(
+    model: ir.Model,
+    feeds: Iterable[Mapping[str, np.ndarray[Any, Any]]],
+    config: QuantizeConfig,
+) -> Quantized:
+    """Calibrate and emit QDQ; weights int8 symmetric, activations per tensor.
+
+    Raises:
+        UsageError: wrong data or option, or nothing in the model can be quantised.
+
+    """
+    copy = model.clone()
+    chosen = select(copy, config.exclude)
+    if not any(n.op_type in LINEAR for n in chosen.nodes.values()):
+        first = f": {chosen.refusals[0].reason}" if chosen.refusals else ""
+        raise UsageError(f"no Conv, Gemm or MatMul of this model can be quantised{first}")
+    varying = [n for n, v in chosen.values.items() if constant(v) is None]
+    ranges = calibrate(copy, feeds, varying, config)
+    parameters = choose_parameters(chosen, ranges, config)
+    emitter = _Emitter(copy, chosen, parameters, config)
+    emitter.emit()
+    RemoveUnused().apply(copy)
+    refusals = tuple(chosen.refusals)
+    clamps = [c.name or "" for c in chosen.clamps.values()]
+    covered = {*chosen.nodes, *clamps}
+    coverage = measure_coverage(model, covered, emitter.weights, refusals)
+    return Quantized(copy, coverage, refusals)
+
+
+def choose_parameters(
+    chosen: Selection, ranges: Mapping[str, Range], config: QuantizeConfig
+) -> dict[str, Parameters]:
+    """Scale and zero point of every quantised value; movers pass theirs on."""
+    form = FORMATS[config.activations]
+    result: dict[str, Parameters] = {}
+    for name, value in chosen.values.items():
+        array = constant(value)
+        span = ranges[name] if array is None else Range(array.min(), array.max())
+        result[name] = activation_parameters(span, form)
+    for name, node in chosen.nodes.items():  # in graph order, so that chains settle in one walk
+        if node.op_type in MOVERS:
+            source = node.inputs[chosen.inputs[name][0]]
+            assert source is not None
+            for output in node.outputs:
+                result[output.name or ""] = result[source.name or ""]
+    return result
+
+
+@dataclass
+class _Emitter:
+    """Writes the Q and DQ nodes of one model."""
+
+    model: ir.Model
+    chosen: Selection
+    parameters: dict[str, Parameters]
+    config: QuantizeConfig
+    weights: set[str] = field(default_factory=set)
+    _scalars: dict[tuple[str, bytes], ir.Value] = field(default_factory=dict)
+    _dequantized: dict[str, ir.Value] = field(default_factory=dict)
+    _stored: dict[tuple[str, Granularity, bytes], tuple[ir.Value, Array]] = field(
+        default_factory=dict
+    )
+
+    def emit(self) -> None:
+        """Drop clamps, then weights, then activations."""
+        self._drop_clamps()
+        for name, node in self.chosen.nodes.items():
+            if node.op_type in LINEAR and constant(node.inputs[1]) is not None:
+                self._emit_weights(name, node)
+        for name, value in self.chosen.values.items():
+            self._emit_activation(name, value)
+
+    def _drop_clamps(self) -> None:
+        """Saturation of the quantised output is the clamp: its range starts at zero."""
+        for name, clamp in self.chosen.clamps.items():
+            node = self.chosen.nodes[name]
+            clamped, raw = clamp.outputs[0], node.outputs[0]
+            is_output = clamped.is_graph_output()
+            raw.shape, raw.type = clamped.shape or raw.shape, clamped.type or raw.type
+            clamped.replace_all_uses_with(raw, replace_graph_outputs=is_output)
+            self.model.graph.remove(clamp, safe=True)
+            final, clamped.name = clamped.name, None
+            raw.name = final
+            self.chosen.values[final or ""] = raw
+
+    def _emit_weights(self, name: str, node: ir.Node) -> None:
+        weight, source = node.inputs[1], node.inputs[0]
+        bias = node.inputs[2] if len(node.inputs) > 2 else None  # noqa: PLR2004
+        assert weight is not None
+        assert source is not None
+        input_scale = self.parameters[source.name or ""].scale
+        bias_array = constant(bias)
+        granularity = self._granularity(node)
+        dequantized, scale = self._weight(
+            # ONNX Runtime 1.31 makes QGemm and QLinearMatMul only of explicit zero points.
+            weight, granularity, bias_array, input_scale, explicit_zero=node.op_type != "Conv"
+        )
+        node.replace_input_with(1, dequantized)
+        self.weights.add(weight.name or "")
+        if bias_array is not None and bias is not None:
+            node.replace_input_with(2, self._bias(node, bias, bias_array, scale, input_scale))
+            self.weights.add(bias.name or "")
+
+    def _weight(
+        self,
+        weight: ir.Value,
+        granularity: Granularity,
+        bias: Array | None,
+        input_scale: np.float32,
+        *,
+        explicit_zero: bool,
+    ) -> tuple[ir.Value, Array]:
+        """The dequantised weight and its scale; nodes that share a weight share the result."""
+        array = constant(weight)
+        assert array is not None
+        scale = weight_scale(
+            array, granularity, None if bias is None else bias.reshape(-1), float(input_scale)
+        )
+        key = (weight.name or "", granularity, scale.tobytes() + bytes(explicit_zero))
+        if key not in self._stored:
+            name = weight.name or "w"
+            stored = self._constant(f"{name}_q", quantize_weight(array, scale, granularity))
+            axis = granularity.axis if isinstance(granularity, PerAxis) else None
+            inputs = [stored, self._constant(f"{name}_s", scale)]
+            if explicit_zero:
+                inputs.append(self._scalar("z", np.zeros(scale.shape, np.int8)))
+            self._stored[key] = (self._dequantize(inputs, f"{name}_dq", axis), scale)
+        return self._stored[key]
+
+    def _bias(
+        self, node: ir.Node, bias: ir.Value, array: Array, scale: Array, input_scale: np.float32
+    ) -> ir.Value:
+        """int32 at the scale of the accumulator, which is what integer kernels add."""
+        factor = (scale * input_scale).astype(np.float32)
+        shaped = np.broadcast_to(array.reshape(-1), (max(array.size, factor.size),))
+        levels = INT32.quantize(shaped, factor, np.zeros((), np.int64))
+        name = f"{bias.name}_{node.name}" if len(list(bias.uses())) > 1 else bias.name
+        inputs = [self._constant(f"{name}_q", levels), self._constant(f"{name}_s", factor)]
+        return self._dequantize(inputs, f"{name}_dq", 0 if factor.ndim else None)
+
+    def _granularity(self, node: ir.Node) -> Granularity:
+        if self.config.per_tensor:
+            return PerTensor()
+        if node.op_type == "Conv":
+            return PerAxis(0)
+        transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0)
+        return PerAxis(0 if transposed else 1)
+
+    def _emit_activation(self, name: str, value: ir.Value) -> None:
+        """Quantise a value once; integer readers, and all readers of an integer node, use it."""
+        p = self.parameters[name]
+        producer = value.producer()
+        made_by_integer = producer is not None and producer.name in self.chosen.nodes
+        users = [
+            (use.node, use.idx)
+            for use in list(value.uses())
+            if made_by_integer or self._is_operand(use.node, use.idx)
+        ]
+        is_output = value.is_graph_output() and made_by_integer
+        if not users and not is_output:
+            return
+        array = constant(value)
+        if array is not None:
+            levels = p.format.quantize(array, p.scale, np.asarray(p.zero_point))
+            quantized = self._constant(f"{name}_q", levels)
+            self.weights.add(name)
+        else:
+            quantized = self._quantize(value, p, f"{name}_q")
+        result = self._dequantize([quantized, *self._affine(p)], f"{name}_dq")
+        for node, index in users:
+            node.replace_input_with(index, result)
+        if is_output:
+            self._hand_over_output(value, result)
+
+    def _is_operand(self, node: ir.Node, index: int) -> bool:
+        return index in self.chosen.inputs.get(node.name or "", ())
+
+    def _hand_over_output(self, value: ir.Value, result: ir.Value) -> None:
+        """The dequantised value is the graph output, under the name that users know."""
+        graph = self.model.graph
+        position = next(i for i, v in enumerate(graph.outputs) if v is value)
+        name = value.name or ""
+        result.shape, result.type = value.shape, value.type
+        graph.outputs[position] = result
+        value.name = fresh_name(graph, f"{name}_raw")
+        result.name = name
+
+    # Building blocks
+
+    def _constant(self, name: str, array: Array) -> ir.Value:
+        return add_initializer(self.model.graph, name, array)
+
+    def _scalar(self, prefix: str, array: Array) -> ir.Value:
+        """Equal scales and zero points are stored once."""
+        key = (f"{prefix}{array.dtype}{array.shape}", array.tobytes())
+        if key not in self._scalars:
+            self._scalars[key] = self._constant(f"{prefix}{len(self._scalars)}", array)
+        return self._scalars[key]
+
+    def _quantize(self, value: ir.Value, p: Parameters, name: str) -> ir.Value:
+        inputs = [value, *self._affine(p)]
+        output = self._insert("QuantizeLinear", inputs, name, value.producer())
+        output.shape = value.shape
+        output.type = ir.TensorType(ir.DataType.from_numpy(p.format.dtype))
+        return output
+
+    def _dequantize(
+        self, inputs: list[ir.Value], name: str, axis: int | None = None
+    ) -> ir.Value:
+        """Behind its Q, or before everything when it reads an initialiser."""
+        attributes = {} if axis is None else {"axis": axis}
+        output = self._insert(
+            "DequantizeLinear", inputs, name, inputs[0].producer(), attributes
+        )
+        output.shape, output.type = inputs[0].shape, ir.TensorType(ir.DataType.FLOAT)
+        return output
+
+    def _affine(self, p: Parameters) -> list[ir.Value]:
+        scale = self._scalar("s", np.asarray(p.scale, np.float32))
+        return [scale, self._scalar("z", np.asarray(p.zero_point, p.format.dtype))]
+
+    def _insert(
+        self,
+        op_type: str,
+        inputs: list[ir.Value],
+        name: str,
+        after: ir.Node | None,
+        attributes: dict[str, int] | None = None,
+    ) -> ir.Value:
+        graph = self.model.graph
+        unique = fresh_name(graph, name)
+        node = ir.node(op_type, inputs, attributes=attributes or {}, name=unique)
+        node.outputs[0].name = unique
+        if after is None:
+            graph.insert_before(graph[0], node)
+        else:
+            graph.insert_after(after, node)
+        return node.outputs[0]
