@@ -1,0 +1,60 @@
+"""Engines: anything that runs a model file. One interface, one small file each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from infer_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import onnx_ir as ir
+
+    from infer_runtime import TensorInfo
+
+ENGINES = ("onnxruntime", "reference")
+
+
+class Engine(Protocol):
+    """A loaded model on one engine."""
+
+    name: str
+    version: str
+    inputs: tuple[TensorInfo, ...]
+
+    def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        """Outputs by name."""
+        ...
+
+
+def open_engine(
+    name: str, model: str | Path | ir.Model, *, threads: int = 0, optimize: bool = True
+) -> Engine:
+    """Load a model on an engine.
+
+    Args:
+        name: one of `ENGINES`.
+        model: a file or a model in memory.
+        threads: 0 leaves the engine's default.
+        optimize: False runs the graph node by node, as it is written, where the engine can.
+
+    Raises:
+        UsageError: no such engine.
+        MissingExtraError: the engine is not installed.
+        ModelError: the engine refuses the model.
+
+    """
+    if name not in ENGINES:
+        raise UsageError(f"--engine {name!r}: expected one of auto, {', '.join(ENGINES)}")
+    module = import_module(f"infer_tool.engines.{name}")
+    engine: Engine = module.open_model(model, threads, optimize)
+    return engine
+
+
+def available_engines() -> dict[str, str | None]:
+    """Version of each engine, None where it is not installed; imports none of them."""
+    return {name: import_module(f"infer_tool.engines.{name}").version() for name in ENGINES}

@@ -1,0 +1,44 @@
+"""The bundled reference runtime as an engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from infer_runtime import Session
+from infer_tool.version import version as own_version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import onnx_ir as ir
+
+
+class ReferenceEngine:
+    """`infer_runtime.Session` under the interface of an engine."""
+
+    name = "reference"
+
+    def __init__(self, model: str | Path | ir.Model) -> None:
+        self.version = version()
+        self._session = Session(model)
+        self.inputs = self._session.inputs
+
+    def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        """Outputs by name."""
+        return self._session.run(feeds)
+
+
+def open_model(
+    model: str | Path | ir.Model,
+    threads: int,  # noqa: ARG001 - the threads are BLAS's, set before NumPy loads
+    optimize: bool,  # noqa: ARG001, FBT001 - the graph always runs as it is written
+) -> ReferenceEngine:
+    """Load a model."""
+    return ReferenceEngine(model)
+
+
+def version() -> str:
+    """The version of this package."""
+    return own_version()

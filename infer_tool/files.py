@@ -1,0 +1,82 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infer_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHUNK = 1 << 20
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Can `path` be written? Asked before any work is done.
+
+    Raises:
+        UsageError: it exists and `force` is not set, is a folder, or its folder is missing or
+            refuses new files.
+
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise UsageError(f"{path}: the folder {folder} {what}; create it first")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file in it")
+    if path.exists() and not force:
+        raise UsageError(f"{path}: exists already; give another name or --force")
+    probe = temporary_name(path)
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"{path}: the folder {folder} cannot be written: {error.strerror}") from error
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody has."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+@contextmanager
+def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; rename it when the body succeeds, else remove it.
+
+    Raises:
+        UsageError: see `check_output`.
+
+    """
+    check_output(path, force)
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """On disk before it gets its name: a crash must not leave an empty file under it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
