@@ -1,0 +1,1 @@
+"""Emitters: from a model in memory to files."""
