@@ -65,7 +65,7 @@ class Plan:
             raise ModelError(f"output {unknown[0]!r} is computed by no node")
         self.captured = frozenset(reads - own)
         self.steps = _with_frees(steps, keep=outer.union(self.constants) - {*self.inputs})
-        self.empty_scans = tuple(_empty_scan(v) for v in graph.outputs)
+        self.empty_outputs = tuple(_empty_stack(v) for v in graph.outputs)
 
     def knows(self, name: str) -> bool:
         """Is `name` a value of this graph?"""
@@ -111,7 +111,7 @@ class Subgraph:
     def __init__(self, plan: Plan, values: Values) -> None:
         self._plan = plan
         self._captured = {name: values[name] for name in plan.captured}
-        self.empty_scans = plan.empty_scans
+        self.empty_outputs = plan.empty_outputs
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """The outputs for these inputs."""
@@ -123,7 +123,8 @@ class Subgraph:
 def _steps(
     nodes: list[ir.Node], opsets: Mapping[str, int], outer: frozenset[str], ready: set[str]
 ) -> list[Step]:
-    steps, refused = [], []
+    steps: list[Step] = []
+    refused: dict[tuple[str, str], str] = {}
     for node in nodes:
         names = tuple(None if v is None or not v.name else v.name for v in node.inputs)
         for name in names:
@@ -138,10 +139,10 @@ def _steps(
             outputs = tuple(_name(o) for o in node.outputs)
             steps.append(Step(node, names, outputs, compute, plans))
         except UnsupportedOpError as error:
-            refused.append(str(error))
+            refused.setdefault((node.domain, node.op_type), str(error))
         ready.update(_name(o) for o in node.outputs)
     if refused:
-        raise UnsupportedOpError("; ".join(dict.fromkeys(refused)))
+        raise UnsupportedOpError("; ".join(refused.values()))
     return steps
 
 
@@ -179,8 +180,8 @@ def _data(name: str, value: ir.Value) -> Array:
     return value.const_value.numpy()
 
 
-def _empty_scan(value: ir.Value) -> Array | None:
-    """What a loop without iterations yields for a scanned output."""
+def _empty_stack(value: ir.Value) -> Array | None:
+    """An output stacked over no iterations of a loop."""
     if value.dtype is None or value.shape is None:
         return None
     dims = [d if isinstance(d, int) else 0 for d in value.shape]

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 FAMILIES = (
-    "activation", "conv", "elementwise", "gather", "matmul", "norm", "pool", "quantized", "reduce",
-    "shape",
+    "activation", "cast", "control", "conv", "detection", "elementwise", "gather", "matmul",
+    "norm", "pool", "quantized", "reduce", "resize", "rnn", "shape",
 )  # fmt: skip
 
 _KERNELS: dict[tuple[str, str], list[tuple[int, Kernel]]] = {}

@@ -16,8 +16,12 @@ from infer_runtime.plan import Plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Array = np.ndarray[Any, Any]
+    from infer_runtime.arrays import Array
+
     Observer = Callable[[str, Array], None]
+
+# What stands for the dtype of a sequence, an optional value or an untyped input.
+_NO_TENSOR = np.dtype("V")
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,19 @@ class Session:
 
     Raises:
         ModelError: the file cannot be read, or the graph is not valid.
-        UnsupportedOpError: an operator has no kernel.
+        UnsupportedOpError: operators without a kernel, all of them in one error.
 
     """
 
     def __init__(self, model: str | os.PathLike[str] | ir.Model) -> None:
         loaded = _load(model) if isinstance(model, (str, os.PathLike)) else model
-        loaded = _inlined(loaded)
-        self._plan = Plan(loaded.graph, loaded.opset_imports)
-        constants = loaded.graph.initializers
-        self.inputs = tuple(_info(v) for v in loaded.graph.inputs if v.name not in constants)
-        self._overridable = {v.name for v in loaded.graph.inputs if v.name in constants}
-        self.outputs = tuple(_info(v) for v in loaded.graph.outputs)
+        graph = _inlined(loaded).graph
+        self._plan = Plan(graph, loaded.opset_imports)
+        given = tuple(_info(v) for v in graph.inputs)
+        self.inputs = tuple(i for i in given if i.name not in graph.initializers)
+        self.outputs = tuple(_info(v) for v in graph.outputs)
+        # Inputs that are initialisers too have a default, which a feed may replace.
+        self._feedable = {i.name: i for i in given}
 
     def run(
         self,
@@ -70,38 +75,45 @@ class Session:
             KernelError: a node cannot be computed.
 
         """
-        self._check(feeds)
+        values = self._checked(feeds)
         names = [o.name for o in self.outputs] if outputs is None else list(outputs)
-        unknown = [n for n in names if not self._plan.knows(n)]
-        if unknown:
+        if unknown := [n for n in names if not self._plan.knows(n)]:
             raise FeedError(f"the model has no value named {unknown[0]!r}")
-        values = {name: np.asarray(array) for name, array in feeds.items()}
         found = self._plan.run(values, names, observe)
         return {name: found[name] for name in names}
 
-    def _check(self, feeds: Mapping[str, Array]) -> None:
-        wanted = {i.name: i for i in self.inputs}
-        if missing := [n for n in wanted if n not in feeds]:
-            raise FeedError(f"input {missing[0]!r} has no feed; the inputs are {list(wanted)}")
-        for name, value in feeds.items():
-            if name in wanted:
-                check_feed(wanted[name], np.asarray(value))
-            elif name not in self._overridable:
-                raise FeedError(f"no input named {name!r}; the inputs are {list(wanted)}")
+    def _checked(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        names = [i.name for i in self.inputs]
+        if missing := [n for n in names if n not in feeds]:
+            raise FeedError(f"input {missing[0]!r} has no feed; the inputs are {names}")
+        if unknown := [n for n in feeds if n not in self._feedable]:
+            raise FeedError(f"no input named {unknown[0]!r}; the inputs are {names}")
+        return {name: checked_feed(self._feedable[name], v) for name, v in feeds.items()}
 
 
-def check_feed(info: TensorInfo, value: Array) -> None:
-    """FeedError when an array does not fit an input."""
-    if value.dtype != info.dtype and info.dtype != np.dtype(object):
-        raise FeedError(f"input {info.name!r}: dtype {value.dtype}, expected {info.dtype}")
-    if info.shape is None:
-        return
-    fits = len(info.shape) == value.ndim and all(
-        not isinstance(d, int) or d == n for d, n in zip(info.shape, value.shape, strict=True)
-    )
-    if not fits:
+def checked_feed(info: TensorInfo, value: Array) -> Array:
+    """The value as an array that fits the input; sequences and optionals stay as they are.
+
+    Raises:
+        FeedError: another dtype, rank or fixed dimension.
+
+    """
+    if info.dtype == _NO_TENSOR:
+        return value
+    array = np.asarray(value)
+    is_text = array.dtype.kind in "OUS" and info.dtype.kind == "O"
+    if array.dtype != info.dtype and not is_text:
+        raise FeedError(f"input {info.name!r}: dtype {array.dtype}, expected {info.dtype}")
+    if info.shape is not None and not _fits(array.shape, info.shape):
         expected = ", ".join("?" if d is None else str(d) for d in info.shape)
-        raise FeedError(f"input {info.name!r}: shape {list(value.shape)}, expected [{expected}]")
+        raise FeedError(f"input {info.name!r}: shape {list(array.shape)}, expected [{expected}]")
+    return array
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        not isinstance(want, int) or n == want for n, want in zip(shape, wanted, strict=True)
+    )
 
 
 def _load(path: str | os.PathLike[str]) -> ir.Model:
@@ -121,16 +133,13 @@ def _inlined(model: ir.Model) -> ir.Model:
         return model
     from onnx_ir.passes.common import InlinePass
 
-    copy = model.clone()
-    return InlinePass()(copy).model
+    return InlinePass()(model.clone()).model
 
 
 def _info(value: ir.Value) -> TensorInfo:
-    if isinstance(value.type, (ir.SequenceType, ir.OptionalType)) or value.dtype is None:
-        dtype: np.dtype[Any] = np.dtype(object)
-    else:
-        dtype = np.dtype(value.dtype.numpy())
-    return TensorInfo(value.name or "", _shape(value.shape), dtype)
+    if not isinstance(value.type, ir.TensorType):
+        return TensorInfo(value.name or "", None, _NO_TENSOR)
+    return TensorInfo(value.name or "", _shape(value.shape), np.dtype(value.type.dtype.numpy()))
 
 
 def _shape(shape: ir.Shape | None) -> tuple[int | str | None, ...] | None:

@@ -47,7 +47,8 @@ def Selu(
 def Celu(X: Array, *, alpha: float = 1.0) -> Array:
     """x, or alpha * (exp(x / alpha) - 1) below 0."""
     a = number(alpha, X)
-    return np.add(np.maximum(X, 0), np.minimum(a * np.expm1(X / a), 0))
+    y: Array = np.maximum(X, 0) + np.minimum(a * np.expm1(X / a), 0)
+    return y
 
 
 @op("ThresholdedRelu", since=10)
@@ -67,13 +68,15 @@ def Shrink(X: Array, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
 def Sigmoid(X: Array) -> Array:
     """1 / (1 + exp(-x)), from the side on which exp cannot overflow."""
     decay = np.exp(-np.abs(X))
-    return np.divide(np.where(X >= 0, number(1, X), decay), 1 + decay)
+    y: Array = np.where(X >= 0, number(1, X), decay) / (1 + decay)
+    return y
 
 
 @op("HardSigmoid")
 def HardSigmoid(X: Array, *, alpha: float = 0.2, beta: float = 0.5) -> Array:
     """alpha * x + beta within [0, 1]."""
-    return np.minimum(np.maximum(number(alpha, X) * X + number(beta, X), 0), number(1, X))
+    y: Array = np.maximum(number(alpha, X) * X + number(beta, X), 0)
+    return np.minimum(y, number(1, X))
 
 
 @op("HardSwish", since=14)
@@ -97,7 +100,8 @@ def Softplus(X: Array) -> Array:
 @op("Softsign")
 def Softsign(X: Array) -> Array:
     """x / (1 + |x|)."""
-    return np.divide(X, 1 + np.abs(X))
+    y: Array = X / (1 + np.abs(X))
+    return y
 
 
 @op("Mish", since=18)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from infer_runtime.arrays import Array
 
-    Subgraph = Callable[..., tuple[Any, ...]]
+
+class Subgraph(Protocol):
+    """A graph inside a node, as a function."""
+
+    empty_outputs: tuple[Any, ...]  # each output, stacked over no iterations
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """The outputs for these inputs."""
 
 
 @op("If")
@@ -39,14 +46,12 @@ def Loop(M: Array | None, cond: Array | None, *carried: Any, body: Subgraph) -> 
         results = body(np.array(i, np.int64), going, *state)
         going, state = results[0], results[1 : 1 + len(carried)]
         scanned.append(results[1 + len(carried) :])
-    return *state, *_stacked(scanned, body)
+    return *state, *_stacked(scanned, body.empty_outputs[1 + len(carried) :])
 
 
-def _stacked(rows: list[tuple[Any, ...]], body: Subgraph) -> tuple[Array, ...]:
-    if rows:
-        return tuple(np.stack(column) for column in zip(*rows, strict=True))
-    # A loop that never ran yields empty arrays of the shapes that the body declares.
-    return tuple(getattr(body, "empty_scans", ()))
+def _stacked(rows: list[tuple[Any, ...]], empty: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The scanned values of all iterations; of none, empty arrays as the body declares them."""
+    return tuple(np.stack(column) for column in zip(*rows, strict=True)) if rows else empty
 
 
 @op("Scan", since=9)
@@ -68,10 +73,10 @@ def Scan(
         sequences[i] = sequences[i][::-1] if backward else sequences[i]
     scanned = []
     for t in range(len(sequences[0])):
-        results = body(*state, *(np.ascontiguousarray(s[t]) for s in sequences))
+        results = body(*state, *(np.asarray(s[t]) for s in sequences))
         state = results[:states]
         scanned.append(results[states:])
-    outputs = list(_stacked(scanned, body))
+    outputs = list(_stacked(scanned, body.empty_outputs[states:]))
     for i, backward in enumerate(scan_output_directions or ()):
         outputs[i] = outputs[i][::-1] if backward else outputs[i]
     for i, axis in enumerate(scan_output_axes or ()):

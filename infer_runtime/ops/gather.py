@@ -126,7 +126,8 @@ def TopK(
 def _descending(X: Array, axis: int) -> Array:
     """Largest first; equals keep their order, so the flipped array is sorted and flipped back."""
     order = np.flip(np.argsort(np.flip(X, axis), axis=axis, kind="stable"), axis)
-    return np.subtract(X.shape[axis] - 1, order)
+    back: Array = X.shape[axis] - 1 - order
+    return back
 
 
 @op("TopK")

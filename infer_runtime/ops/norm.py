@@ -38,22 +38,6 @@ def BatchNormalization(
     return y, *running  # type: ignore[return-value]
 
 
-@op("BatchNormalization", since=9)
-def BatchNormalization_9(
-    X: Array,
-    scale: Array,
-    B: Array,
-    mean: Array,
-    var: Array,
-    *,
-    epsilon: float = 1e-5,
-    momentum: float = 0.9,
-) -> Array:
-    """Inference: before opset 14 training is asked for by more outputs, which have no kernel."""
-    del momentum
-    return _normalise_channels(X, scale, B, mean, var, epsilon)
-
-
 @op("BatchNormalization", since=7)
 def BatchNormalization_7(
     X: Array,
@@ -65,12 +49,17 @@ def BatchNormalization_7(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     spatial: int = 1,
-) -> Array:
-    """As opset 9; without `spatial` every position has statistics of its own."""
+) -> tuple[Array, ...]:
+    """Inference, also where further outputs are declared (exporters leave them unused).
+
+    Those are the statistics as they are. Without `spatial` every position has its own.
+    """
     del momentum
     if spatial:
-        return _normalise_channels(X, scale, B, mean, var, epsilon)
-    return np.add((X - mean) / np.sqrt(var + number(epsilon, X)) * scale, B)
+        y = _normalise_channels(X, scale, B, mean, var, epsilon)
+    else:
+        y = (X - mean) / np.sqrt(var + number(epsilon, X)) * scale + B
+    return y, mean, var, mean, var
 
 
 def _normalise_channels(

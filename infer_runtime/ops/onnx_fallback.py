@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UnsupportedOpError
@@ -36,14 +37,20 @@ def bind(node: ir.Node, opset: int) -> Callable[..., Any]:
         evaluator = ReferenceEvaluator(model)
     except _LOAD_ERRORS as error:
         raise _unsupported(node, domain, opset, "the onnx package cannot run it") from error
-    names = ["" if v is None else v.name or "" for v in node.inputs]
+    (proto,) = model.graph.node
 
     def compute(*values: Any) -> tuple[Any, ...]:
-        feeds = {name: v for name, v in zip(names, values, strict=True) if name}
+        feeds = {name: v for name, v in zip(proto.input, values, strict=True) if name}
         results = iter(evaluator.run(None, feeds))
-        return tuple(next(results) if o.name else None for o in node.outputs)
+        return tuple(_as_ours(next(results)) if name else None for name in proto.output)
 
     return compute
+
+
+def _as_ours(value: Any) -> Any:
+    """Strings are arrays of objects, which do not cut long ones off."""
+    is_text = isinstance(value, np.ndarray) and value.dtype.kind == "U"
+    return value.astype(object) if is_text else value
 
 
 def _refusal(node: ir.Node, domain: str, opset: int) -> str:
@@ -64,17 +71,29 @@ def _unsupported(node: ir.Node, domain: str, opset: int, reason: str) -> Unsuppo
 
 
 def _model_of(node: ir.Node, domain: str, opset: int) -> onnx.ModelProto:
-    """A model of this node alone."""
+    """A model of this node alone, its inputs and outputs named by position."""
     import onnx
 
-    given = {v.name: v for v in node.inputs if v is not None and v.name}
+    given = {f"in{i}": v for i, v in enumerate(node.inputs) if v is not None}
+    proto = onnx.NodeProto(
+        op_type=node.op_type,
+        domain=domain,
+        input=["" if v is None else f"in{i}" for i, v in enumerate(node.inputs)],
+        output=["" if o.name == "" else f"out{i}" for i, o in enumerate(node.outputs)],
+        attribute=[ir.to_proto(a) for a in node.attributes.values()],
+    )
     graph = onnx.GraphProto(
         name="node",
-        node=[ir.to_proto(node)],
-        input=[ir.to_proto(v) for v in given.values()],
-        output=[onnx.ValueInfoProto(name=o.name) for o in node.outputs if o.name],
+        node=[proto],
+        input=[_typed(name, value) for name, value in given.items()],
+        output=[onnx.ValueInfoProto(name=name) for name in proto.output if name],
     )
     imports = [onnx.helper.make_opsetid(domain, opset)]
     if domain:
         imports.append(onnx.helper.make_opsetid("", onnx.defs.onnx_opset_version()))
     return onnx.helper.make_model(graph, opset_imports=imports)
+
+
+def _typed(name: str, value: ir.Value) -> onnx.ValueInfoProto:
+    """The input as declared: definitions that depend on types or shapes need to know them."""
+    return ir.to_proto(ir.Value(name=name, type=value.type, shape=value.shape))

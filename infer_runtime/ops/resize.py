@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, beside_axis, positive_axes, widened
+from infer_runtime.arrays import Array, as_type, beside_axis, number, positive_axes, widened
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def Resize(
         mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a,
         bool(antialias), bool(exclude_outside),
     )  # fmt: skip
-    y, outside = widened(X) if mode != "nearest" else X, np.zeros((1,) * X.ndim, bool)
+    y, outside = X, np.zeros((1,) * X.ndim, bool)
+    if mode != "nearest":
+        y = X.astype(np.float32) if X.dtype.kind in "iu" else widened(X)
     for axis, line in zip(over, plan, strict=True):
         if line.size == line.out and line.scale == 1 and how.transform != "tf_crop_and_resize":
             continue
@@ -71,8 +73,8 @@ def Resize(
             beyond = (at < 0) | (at > line.size - 1)
             outside = outside | beside_axis(beyond, axis, X.ndim)
     if outside.any():
-        y = np.where(outside, y.dtype.type(extrapolation_value), y)
-    return _rounded(y, X)
+        y = np.where(outside, number(extrapolation_value, y), y)
+    return as_type(y, X.dtype)
 
 
 @op("Resize", since=10)
@@ -94,11 +96,6 @@ def Upsample(X: Array, scales: Array, *, mode: str = "nearest") -> Array:
 def Upsample_7(X: Array, *, scales: Sequence[float], mode: str = "nearest") -> Array:
     """Before opset 9 scales are an attribute."""
     return Resize_10(X, np.array(scales, np.float32), mode=mode)
-
-
-def _rounded(y: Array, X: Array) -> Array:
-    """Back to the type of X; whole types are rounded only where a filter made fractions."""
-    return as_type(y, X.dtype)
 
 
 def _axes(
@@ -183,10 +180,9 @@ def _filter_taps(at: Array, line: Axis, how: Filter) -> tuple[Array, Array]:
     places = np.floor(at).astype(np.int64) + offsets
     distance = np.abs(at - places) / stretch
     weights = np.maximum(0, 1 - distance) if how.mode == "linear" else _cubic(distance, how.cubic)
-    if how.exclude_outside or how.antialias:
+    if how.exclude_outside:
         weights = np.where((places >= 0) & (places < line.size), weights, 0)
-        weights = weights / weights.sum(axis=0)
-    return places, weights
+    return places, weights / weights.sum(axis=0)
 
 
 def _cubic(distance: Array, a: float) -> Array:

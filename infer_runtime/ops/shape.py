@@ -249,11 +249,12 @@ def DepthToSpace(data: Array, *, blocksize: int, mode: str = "DCR") -> Array:
 
 
 @op("SpaceToDepth")
-def SpaceToDepth(data: Array, *, blocksize: int) -> Array:
+def SpaceToDepth(data: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     """Blocks of pixels become channels."""
     n, c, h, w = data.shape
     b = blocksize
-    y = data.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    y = data.reshape(n, c, h // b, b, w // b, b).transpose(order)
     return y.reshape(n, c * b * b, h // b, w // b)
 
 
