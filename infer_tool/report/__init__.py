@@ -1,0 +1,1 @@
+"""What a command found: the report's data, its files and its tables."""

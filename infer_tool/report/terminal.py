@@ -1,0 +1,181 @@
+"""The report on stdout: tables for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from infer_tool.report.write import to_json
+from infer_tool.units import show_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from infer_tool.report.model import Report
+
+PIPE_WIDTH = 120  # a pipe has no width; wide enough that no column is cut
+
+
+def show(report: Report, *, as_json: bool) -> None:
+    """Print the report on stdout."""
+    if as_json:
+        sys.stdout.write(to_json(report) + "\n")
+        return
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    for table in _tables(report):
+        console.print(table)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+    verdict = "passed" if report.passed else "FAILED"
+    console.print(f"{report.command}: {verdict}", style="bold green" if report.passed else "bold red")
+
+
+def _tables(report: Report) -> Iterator[Table]:
+    if report.source:
+        yield _files(report)
+    yield from _details(report)
+    if report.coverage:
+        yield _coverage(report.coverage)
+        if report.config.get("explain") and report.coverage.fallbacks:
+            yield _fallbacks(report.coverage.fallbacks)
+    if report.accuracy:
+        yield _accuracy(report.accuracy)
+    if report.latency:
+        yield _latency(report.latency)
+    if report.outputs:
+        yield _outputs(report.outputs)
+    if report.gates:
+        yield _gates(report.gates)
+    if report.stages:
+        yield _stages(report.stages)
+        if report.config.get("explain") and report.command == "optimize":
+            yield _refusals(report.stages)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+def _files(report: Report) -> Table:
+    source, artifact = report.source, report.artifact
+    assert source is not None
+    if artifact is None:
+        table = _table("Model", "", "value")
+        pairs = [(n, (v,)) for n, v in _file_rows(source)]
+    else:
+        table = _table("Files", "", "source", "result")
+        pairs = [
+            (n, (v, w))
+            for (n, v), (_, w) in zip(_file_rows(source), _file_rows(artifact), strict=True)
+        ]
+    for name, values in pairs:
+        table.add_row(name, *values)
+    return table
+
+
+def _file_rows(artifact: Any) -> list[tuple[str, str]]:
+    return [
+        ("file", artifact.path),
+        ("size", show_bytes(artifact.bytes)),
+        ("nodes", f"{artifact.nodes:,}"),
+        ("parameters", f"{artifact.parameters:,}"),
+        ("MACs", f"{artifact.macs:,}"),
+        ("opset", str(artifact.opset)),
+    ]
+
+
+def _details(report: Report) -> Iterator[Table]:
+    """Free tables of inspect and doctor: {title: {"columns": [...], "rows": [[...], ...]}}."""
+    for title, content in report.details.items():
+        table = _table(title, *content["columns"])
+        for row in content["rows"]:
+            table.add_row(*(str(cell) for cell in row))
+        yield table
+
+
+def _coverage(coverage: Any) -> Table:
+    table = _table("Quantised", "share of", "value")
+    table.add_row("MACs", f"{100 * coverage.macs_fraction:.1f} %")
+    table.add_row("weight bytes", f"{100 * coverage.weights_bytes_fraction:.1f} %")
+    table.add_row("nodes", f"{coverage.quantized_nodes} of {coverage.nodes}")
+    return table
+
+
+def _fallbacks(fallbacks: Any) -> Table:
+    table = _table("In float", "node", "op", "reason")
+    for refusal in fallbacks:
+        table.add_row(refusal.node, refusal.op, refusal.reason)
+    return table
+
+
+def _accuracy(a: Any) -> Table:
+    table = _table("Accuracy", a.metric, "source", "result", "drop", "agreement", "SQNR", "samples")
+    table.add_row(
+        a.engine, _number(a.reference), _number(a.candidate), _number(a.drop),
+        _number(a.agreement), f"{a.sqnr_db:.1f} dB", str(a.samples),
+    )  # fmt: skip
+    return table
+
+
+def _latency(rows: list[Any]) -> Table:
+    table = _table(
+        "Latency", "model", "engine", "threads", "batch", "p50 ms", "p90 ms", "p99 ms", "speed-up"
+    )
+    first: dict[str, float] = {}
+    for row in rows:
+        base = first.setdefault(row.engine, row.p50_ms)
+        table.add_row(
+            row.model, row.engine, str(row.threads or "auto"), str(row.batch), f"{row.p50_ms:.3f}",
+            f"{row.p90_ms:.3f}", f"{row.p99_ms:.3f}", f"{base / row.p50_ms:.2f}x",
+        )  # fmt: skip
+    return table
+
+
+def _outputs(rows: list[Any]) -> Table:
+    table = _table("Outputs", "output", "engine", "max abs", "max rel", "SQNR", "cosine", "verdict")
+    for row in rows:
+        table.add_row(
+            row.output, row.engine, f"{row.max_abs:.3g}", f"{row.max_rel:.3g}",
+            f"{row.sqnr_db:.1f} dB", f"{row.cosine:.6f}", "ok" if row.passed else "MISMATCH",
+        )  # fmt: skip
+    return table
+
+
+def _gates(gates: list[Any]) -> Table:
+    table = _table("Gates", "gate", "limit", "value", "verdict")
+    for gate in gates:
+        verdict = "ok" if gate.passed else "FAILED"
+        table.add_row(gate.name, f"{gate.limit:.6g}", f"{gate.value:.6g}", verdict)
+    return table
+
+
+def _stages(stages: list[Any]) -> Table:
+    table = _table("Stages", "stage", "seconds", "nodes", "bytes", "max abs error")
+    for stage in stages:
+        nodes = f"{stage.nodes[0]} -> {stage.nodes[1]}" if stage.nodes else "-"
+        size = " -> ".join(show_bytes(b) for b in stage.bytes) if stage.bytes else "-"
+        table.add_row(stage.name, f"{stage.seconds:.2f}", nodes, size, _error(stage.max_abs_error))
+    return table
+
+
+def _refusals(stages: list[Any]) -> Table:
+    table = _table("Refused", "pass", "node", "op", "reason")
+    for stage in stages:
+        for refusal in stage.refusals:
+            table.add_row(stage.name, refusal.node, refusal.op, refusal.reason)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3g}"
