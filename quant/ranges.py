@@ -44,8 +44,10 @@ def mse(histogram: StreamingHistogram, _percentile: float) -> Range:
 def entropy(histogram: StreamingHistogram, _percentile: float) -> Range:
     """The range whose quantised distribution loses the least information.
 
-    Kullback-Leibler divergence between the clipped and the quantised histogram, as in Migacz,
-    8-bit inference with TensorRT (2017), with a lower end of its own.
+    Kullback-Leibler divergence between the clipped and the quantised histogram as in Migacz,
+    8-bit inference with TensorRT (2017), with a lower end of its own. Values that a range holds
+    exactly, zero and the ends of the data, carry spikes behind ReLU and ReLU6; they lose nothing
+    by rounding and are left out unless they are clipped.
     """
     return _search(histogram, _divergence)
 
@@ -70,32 +72,42 @@ def _search(
     return Range(low, high)
 
 
-def _squared_error(centres: Array, counts: Array, low: float, high: float) -> float:
+def _levels(centres: Array, low: float, high: float) -> tuple[Array, float, float]:
+    """Level of each bin, step between levels, level of zero."""
     step = (high - low) / (LEVELS - 1)
-    offset = np.rint(-low / step)
-    levels = np.clip(np.rint(centres / step) + offset, 0, LEVELS - 1)
+    offset = float(np.rint(-low / step))
+    return np.clip(np.rint(centres / step) + offset, 0, LEVELS - 1), step, offset
+
+
+def _squared_error(centres: Array, counts: Array, low: float, high: float) -> float:
+    levels, step, offset = _levels(centres, low, high)
     error = (levels - offset) * step - centres
     return float(np.dot(counts, error * error))
 
 
 def _divergence(centres: Array, counts: Array, low: float, high: float) -> float:
-    inside = (centres >= low) & (centres <= high)
-    p = counts[inside].astype(np.float64)
-    if not p.size:
+    half = (centres[1] - centres[0]) / 2 if len(centres) > 1 else 0.0
+    inside = (centres >= low - half) & (centres <= high + half)
+    kept = counts.astype(np.float64)
+    total = kept.sum()
+    clipped = kept[centres < low - half].sum(), kept[centres > high + half].sum()
+    # Bins 0 and -1 are the ends of the data.
+    for exact in (0, -1, int(np.argmin(np.abs(centres)))):
+        if inside[exact]:
+            kept[exact] = 0
+    kept = kept[inside]
+    if not kept.size:
         return np.inf
-    kept = p.copy()
-    p[0] += counts[centres < low].sum()  # what is clipped lands on the ends
-    p[-1] += counts[centres > high].sum()
-    # Each level shares its count evenly among its bins that are not empty.
+    p = kept.copy()
+    p[0] += clipped[0]  # what is clipped lands on the ends
+    p[-1] += clipped[1]
     level = np.minimum((np.arange(p.size) * LEVELS) // p.size, LEVELS - 1)
     totals = np.bincount(level, weights=kept, minlength=LEVELS)
     filled = np.bincount(level, weights=kept > 0, minlength=LEVELS)
     q = np.where(kept > 0, (totals / np.maximum(filled, 1))[level], 0.0)
-    p, q = p / p.sum(), q / max(q.sum(), 1.0)
-    # A clipped count where the quantised distribution has nothing costs as if it were one sample.
-    floor = 1.0 / max(counts.sum(), 1)
     used = p > 0
-    return float(np.sum(p[used] * np.log(p[used] / np.maximum(q[used], floor))))
+    # Where the quantised distribution has nothing, a clipped count costs as against one sample.
+    return float(np.sum(p[used] * np.log(p[used] / np.maximum(q[used], 1.0))) / total)
 
 
 METHODS: dict[str, Callable[[StreamingHistogram, float], Range]] = {
