@@ -48,16 +48,23 @@ def _app() -> typer.Typer:
     return app
 
 
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - the signature is typer's
+    if asked:
         from infer_tool.version import version as current
 
         typer.echo(f"infertool {current()}")
         raise typer.Exit
+
+
+def _root(
+    version: Annotated[  # noqa: ARG001 - the callback answers it
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 def _runner(name: str) -> Callable[[Talk], None]:

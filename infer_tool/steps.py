@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from passes.config import OptimizeConfig
 
 Feeds = "Mapping[str, Any]"
-PROOF_SEEDS = 2
+PROOF_BATCHES = (1, 4)  # two shapes; several samples reach what a single one leaves at zero
 
 
 def load_model(
@@ -65,16 +65,19 @@ def model_bytes(path: Path, model: ir.Model) -> int:
 
 
 def proof_feeds(
-    inputs: Sequence[TensorInfo], seed: int, shapes: Iterable[str] = ()
+    inputs: Sequence[TensorInfo],
+    seed: int,
+    shapes: Iterable[str] = (),
+    batches: tuple[int, ...] = PROOF_BATCHES,
 ) -> list[dict[str, Any]]:
-    """Seeded inputs for proofs; dynamic dimensions are 1 for the first and 2 for the second.
+    """Seeded inputs for proofs, one for each size of a dynamic first dimension.
 
-    A size given by `shapes` (name:1x3x224x224) wins over both.
+    A size given by `shapes` (name:1x3x224x224) wins over them.
     """
     given = dict(parse_shape(text) for text in shapes)
     feeds = []
-    for number in range(PROOF_SEEDS):
-        sizes = {i.name: _batched(i, number + 1) for i in inputs if i.shape} | given
+    for number, batch in enumerate(batches):
+        sizes = {i.name: _batched(i, batch) for i in inputs if i.shape} | given
         feeds.append(random_feeds(inputs, seed=seed + number, shapes=sizes))
     return feeds
 

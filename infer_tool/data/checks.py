@@ -31,12 +31,12 @@ def check_names(where: object, found: Collection[str], inputs: Sequence[TensorIn
 def check_sample(where: object, info: TensorInfo, value: Array) -> Array:
     """One sample (no batch axis) in the dtype of the input.
 
-    Floats of another width are cast, as are integers of one; anything else is refused, since only
+    Floats of another width are cast, and integers that keep their value; anything else is refused, since only
     the user knows how pixels become model inputs.
     """
     _check_shape(where, info, value)
     if value.dtype != info.dtype:
-        if not np.can_cast(value.dtype, info.dtype, "same_kind"):
+        if not _castable(value, info.dtype):
             raise UsageError(
                 f"{where}: {info.name!r} is {value.dtype}, the model wants {info.dtype}; convert it"
             )
@@ -44,6 +44,15 @@ def check_sample(where: object, info: TensorInfo, value: Array) -> Array:
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise UsageError(f"{where}: {info.name!r} holds NaN or infinity")
     return value
+
+
+def _castable(value: Array, dtype: np.dtype[Any]) -> bool:
+    """Float to float; integers when no value changes."""
+    if value.dtype.kind == dtype.kind == "f":
+        return True
+    if value.dtype.kind in "iu" and dtype.kind in "iu":
+        return bool(np.array_equal(value.astype(dtype).astype(value.dtype), value))
+    return False
 
 
 def _check_shape(where: object, info: TensorInfo, value: Array) -> None:

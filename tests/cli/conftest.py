@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from infer_tool.cli import main
 
@@ -46,25 +47,26 @@ def samples() -> Path:
 def tiny(tmp_path: Path) -> Path:
     """A two-layer classifier of four features, with seeded weights, as a file."""
     generator = np.random.default_rng(7)
-    model = ir.from_onnx_text(
-        """<ir_version: 10, opset_import: ["": 20]>
-        tiny (float[N,4] x) => (float[N,3] y)
-        { h = Gemm(x, w1, b1)
-          r = Relu(h)
-          y = Gemm(r, w2, b2) }"""
-    )
     shapes = {"w1": (4, 16), "b1": (16,), "w2": (16, 3), "b2": (3,)}
-    values = {v.name: v for n in model.graph for v in n.inputs}
-    for name, shape in shapes.items():
-        value = values[name]
-        array = generator.normal(size=shape).astype(np.float32)
-        value.const_value = ir.tensor(array, name=name)
-        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
-        model.graph.register_initializer(value)
-    for number, node in enumerate(model.graph):
-        node.name = f"layer{number}"
+    weights = [
+        numpy_helper.from_array(generator.normal(size=shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"], name="layer0"),
+        helper.make_node("Relu", ["h"], ["r"], name="layer1"),
+        helper.make_node("Gemm", ["r", "w2", "b2"], ["y"], name="layer2"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     path = tmp_path / "tiny.onnx"
-    ir.save(model, path)
+    onnx.save(model, path)
     return path
 
 

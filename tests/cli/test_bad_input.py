@@ -89,7 +89,7 @@ def test_pickle_advice_and_payload(cli, tmp_path) -> None:
         (["quantize", "x.onnx", "-o", "y.onnx", "--shceme", "int8"], ["--shceme", "--scheme"]),
         (["quantize", "x.onnx"], ["output"]),
         (["quantize", "x.onnx", "-o", "y.onnx", "--scheme", "int7"], ["int7", "int8"]),
-        (["bench"], ["MODELS"]),
+        (["bench"], ["models"]),
         (["convert", "x.onnx", "-o", "y.onnx", "--max-size", "huge"], ["--max-size", "huge"]),
     ],
 )
