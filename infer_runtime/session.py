@@ -117,7 +117,7 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
 
 
 def _load(path: str | os.PathLike[str]) -> ir.Model:
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         return ir.load(path)

@@ -48,7 +48,7 @@ def _app() -> typer.Typer:
     return app
 
 
-def _print_version(asked: bool) -> None:  # noqa: FBT001 - the signature is typer's
+def _print_version(asked: bool) -> None:
     if asked:
         from infer_tool.version import version as current
 
@@ -57,7 +57,7 @@ def _print_version(asked: bool) -> None:  # noqa: FBT001 - the signature is type
 
 
 def _root(
-    version: Annotated[  # noqa: ARG001 - the callback answers it
+    version: Annotated[
         bool,
         typer.Option(
             "--version", help="Print the version and exit.", is_eager=True, callback=_print_version

@@ -170,7 +170,7 @@ class Quantize(Talk, Output, Source, Shapes, Data, Gates, Timing, QuantizeConfig
     calib: str | None = field(
         default=None,
         metadata={
-            "help": "Calibration samples, instead of a part of --data; 'synthetic' for random ones.",
+            "help": "Calibration samples, not a part of --data; 'synthetic' for random ones.",
             "metavar": "DATA",
         },
     )
@@ -218,8 +218,10 @@ class Bench(Talk, Shapes):
     """Latency of models side by side, measured in turns."""
 
     models: tuple[str, ...] = field(
-        metadata={"help": "ONNX files; the first is what the others are compared with.",
-                  "positional": True}
+        metadata={
+            "help": "ONNX files; the first is what the others are compared with.",
+            "positional": True,
+        }
     )
     engine: tuple[str, ...] = field(
         default=(), metadata={"help": "Engines, repeat for more. Default: every one here."}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from infer_runtime.errors import UsageError
 from infer_tool.metrics import TOP_K, Evaluation, check_labels, choose_metric
 from infer_tool.timing import Contestant, measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
 
     from infer_runtime import TensorInfo
     from infer_tool.data import Dataset

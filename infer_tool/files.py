@@ -6,13 +6,13 @@ import hashlib
 import os
 import secrets
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infer_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 CHUNK = 1 << 20
 
@@ -38,7 +38,9 @@ def check_output(path: Path, force: bool) -> None:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise UsageError(f"{path}: the folder {folder} cannot be written: {error.strerror}") from error
+        raise UsageError(
+            f"{path}: the folder {folder} cannot be written: {error.strerror}"
+        ) from error
 
 
 def temporary_name(path: Path) -> Path:

@@ -90,7 +90,9 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def describe(model: ir.Model, path: Path | str, kind: str, size: int, digest: str | None) -> Artifact:
+def describe(
+    model: ir.Model, path: Path | str, kind: str, size: int, digest: str | None
+) -> Artifact:
     """The facts of a model and of the file it is in."""
     found = facts(model)
     return Artifact(

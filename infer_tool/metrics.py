@@ -176,7 +176,7 @@ def choose_metric(
 
 def is_classifier(output: np.ndarray[Any, Any]) -> bool:
     """Scores of at least two classes for each sample."""
-    return output.ndim == 2 and output.shape[1] > 1  # noqa: PLR2004
+    return output.ndim == 2 and output.shape[1] > 1
 
 
 def check_labels(labels: np.ndarray[Any, Any], output: np.ndarray[Any, Any]) -> None:

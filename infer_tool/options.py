@@ -59,7 +59,7 @@ def _parameter(option: Field[Any], hint: Any) -> inspect.Parameter:
     default = inspect.Parameter.empty if required else option.default
     if typing.get_origin(hint) is tuple:
         hint = list[typing.get_args(hint)[0]]  # type: ignore[misc]
-        default = default if required else list(default)
+        default = default if required else []
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,

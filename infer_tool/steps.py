@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError
-from infer_tool.engines import available_engines, open_engine
 from infer_tool.emitters.onnx import save_onnx
+from infer_tool.engines import available_engines, open_engine
 from infer_tool.files import sha256
 from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.importers import ImportOptions, import_source
@@ -21,11 +21,12 @@ from passes.pipeline import optimize as run_passes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
     import onnx_ir as ir
 
     from infer_runtime import TensorInfo
-    from infer_tool.importers import Imported
     from infer_tool.config import Convert, Optimize
+    from infer_tool.importers import Imported
     from infer_tool.report.model import Artifact, Report
     from infer_tool.ui import Terminal
     from passes.config import OptimizeConfig
@@ -34,10 +35,8 @@ Feeds = "Mapping[str, Any]"
 PROOF_BATCHES = (1, 4)  # two shapes; several samples reach what a single one leaves at zero
 
 
-def load_model(
-    report: Report, ui: Terminal, source: str, inputs: tuple[str, ...] = ()
-) -> Imported:
-    """Import a source, normalise its opset and write the ledger's first line and the source facts."""
+def load_model(report: Report, ui: Terminal, source: str, inputs: tuple[str, ...] = ()) -> Imported:
+    """Import a source; write the ledger's first line and the facts of the source."""
     with ui.step(f"import {source}"), stage(report, "import") as line:
         imported = import_source(source, ImportOptions(inputs=inputs))
         found = facts(imported.model)
@@ -95,8 +94,7 @@ def prove_import(
     """Compare the imported graph with its source framework; returns the framework's outputs."""
     with ui.step("compare with the source framework"), stage(report, "compare") as line:
         session = Session(imported.model)
-        framework = imported.reference or session.run
-        wanted = [framework(feed) for feed in feeds]
+        wanted = [imported.reference(feed) for feed in feeds]
         results = [session.run(feed) for feed in feeds]
         record = worst_over(wanted, results)
         line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
@@ -143,9 +141,7 @@ def pick_engine(name: str) -> str:
     return installed_engines()[0] if name == "auto" else name
 
 
-def worst_over(
-    wanted: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, Any]]
-) -> Difference:
+def worst_over(wanted: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, Any]]) -> Difference:
     """The largest relative difference over all samples and outputs."""
     every = [
         difference

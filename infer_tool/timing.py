@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +12,8 @@ from infer_tool.report.model import Latency
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from dataclasses import dataclass
 
     from infer_tool.engines import Engine
-else:
-    from dataclasses import dataclass
 
 
 @dataclass(frozen=True)

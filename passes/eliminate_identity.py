@@ -68,7 +68,7 @@ def _dropout(node: ir.Node) -> bool:
     """Inference form whose mask nobody reads."""
     if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
         return False
-    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
         training = constant(node.inputs[2])
         return training is not None and not bool(training)
     return True

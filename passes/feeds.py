@@ -60,15 +60,11 @@ def _bind(info: TensorInfo, shape: tuple[int, ...], symbols: dict[str, int]) -> 
         raise UsageError(
             f"shape {list(shape)} does not fit input {info.name!r} of shape {list(info.shape)}"
         )
-    for dimension, size in zip(info.shape, shape, strict=True):
-        if isinstance(dimension, str):
-            symbols[dimension] = size
+    symbols |= {d: s for d, s in zip(info.shape, shape, strict=True) if isinstance(d, str)}
 
 
 def _resolved(info: TensorInfo, symbols: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(
-        d if isinstance(d, int) else symbols.get(d or "", 1) for d in (info.shape or ())
-    )
+    return tuple(d if isinstance(d, int) else symbols.get(d or "", 1) for d in (info.shape or ()))
 
 
 def _draw(generator: np.random.Generator, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:

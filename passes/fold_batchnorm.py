@@ -31,7 +31,10 @@ class FoldBatchNorm(RewriteRule):
 
     def check(self, node: ir.Node) -> str | None:
         """Constants, inference form, a linear producer that nobody else reads."""
-        if node.attributes.get_int("training_mode", 0) or node.attributes.get_int("spatial", 1) != 1:
+        if (
+            node.attributes.get_int("training_mode", 0)
+            or node.attributes.get_int("spatial", 1) != 1
+        ):
             return "it is not the inference form with one factor for each channel"
         if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
             return "its statistics are used"

@@ -97,14 +97,19 @@ def replace_value(old: ir.Value, new: ir.Value) -> bool:
     if not same_graph or new.is_graph_output():
         return False
     name = old.name
-    if old.shape is not None:
-        new.shape = old.shape
-    if old.type is not None:
-        new.type = old.type
+    take_description(new, old)
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     old.name = None
     new.name = name
     return True
+
+
+def take_description(new: ir.Value, old: ir.Value) -> None:
+    """Shape and type of `old` for `new`, where they are known; the shape of a scalar is empty."""
+    if old.shape is not None:
+        new.shape = old.shape
+    if old.type is not None:
+        new.type = old.type
 
 
 def remove_node(node: ir.Node) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -24,8 +24,10 @@ class PadIntoConv(RewriteRule):
 
     def match(self, node: ir.Node) -> bool:
         """A Conv whose input is a Pad."""
-        return is_op(node, "Conv") and node.inputs[0] is not None and is_op(
-            node.inputs[0].producer(), "Pad"
+        return (
+            is_op(node, "Conv")
+            and node.inputs[0] is not None
+            and is_op(node.inputs[0].producer(), "Pad")
         )
 
     def check(self, node: ir.Node) -> str | None:
@@ -39,7 +41,7 @@ class PadIntoConv(RewriteRule):
             return "the Conv pads automatically"
         if pad.attributes.get_string("mode", "constant") != "constant":
             return "the Pad does not pad with a constant"
-        if len(pad.inputs) > 2 and pad.inputs[2] is not None:  # noqa: PLR2004
+        if len(pad.inputs) > 2 and pad.inputs[2] is not None:
             value = constant(pad.inputs[2])
             if value is None or np.any(value):
                 return "the Pad does not pad with zeros"
@@ -70,7 +72,7 @@ def _spatial_pads(pad: ir.Node, conv: ir.Node) -> list[int] | None:
     rank = len(shape)
     full = np.zeros((2, rank), np.int64)
     axes = list(range(rank))
-    if len(pad.inputs) > 3 and pad.inputs[3] is not None:  # noqa: PLR2004
+    if len(pad.inputs) > 3 and pad.inputs[3] is not None:
         given = constant(pad.inputs[3])
         if given is None:
             return None

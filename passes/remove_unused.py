@@ -29,7 +29,7 @@ class RemoveUnused(Pass):
         for graph in reversed(list(model.graphs())):
             changes += _sweep(graph)
         before = len(model.functions)
-        RemoveUnusedFunctionsPass()(model)
+        RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
         return Outcome(changes + before - len(model.functions))
 
 

@@ -91,9 +91,7 @@ def _claim(value: ir.Value, names: set[str]) -> None:
     names.add(value.name)
 
 
-def _verify_operator(
-    node: ir.Node, model: ir.Model, functions: set[tuple[str, str]]
-) -> None:
+def _verify_operator(node: ir.Node, model: ir.Model, functions: set[tuple[str, str]]) -> None:
     domain = "" if node.domain in NORMAL_DOMAINS else node.domain
     if (node.domain, node.op_type) in functions:
         return

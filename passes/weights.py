@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from passes.base import is_op
-from passes.graph import add_initializer, constant, shared_reason
+from passes.graph import add_initializer, constant, shared_reason, take_description
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -38,7 +38,7 @@ def foldable_reason(node: ir.Node | None, after: ir.Node) -> str | None:
 def _gemm_reason(node: ir.Node) -> str | None:
     if node.attributes.get_float("alpha", 1.0) != 1 or node.attributes.get_float("beta", 1.0) != 1:
         return "the Gemm scales its product"
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None  # noqa: PLR2004
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None and bias.size not in (1, channels(node)):
         return "the Gemm adds a matrix"
     return None
@@ -64,7 +64,7 @@ def fold_affine(node: ir.Node, scale: Array | None, shift: Array | None) -> None
     weight = constant(node.inputs[1])
     assert weight is not None
     count = channels(node)
-    value = node.inputs[2] if len(node.inputs) > 2 else None  # noqa: PLR2004
+    value = node.inputs[2] if len(node.inputs) > 2 else None
     bias = np.zeros(count) if value is None else np.broadcast_to(_array(value), (count,))
     bias = bias.astype(np.float64)
     if scale is not None:
@@ -107,7 +107,7 @@ def absorb(node: ir.Node, after: ir.Node) -> None:
     """Let `node` produce the output of `after`, which then goes; names stay."""
     old, new = after.outputs[0], node.outputs[0]
     name, is_output = old.name, old.is_graph_output()
-    new.shape, new.type = old.shape or new.shape, old.type or new.type
+    take_description(new, old)
     old.replace_all_uses_with(new, replace_graph_outputs=is_output)
     assert after.graph is not None
     after.graph.remove(after, safe=True)

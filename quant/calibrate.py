@@ -31,7 +31,7 @@ def calibrate(
         UsageError: no samples, a wrong percentile, or an activation that is NaN or infinite.
 
     """
-    if not 50 < config.percentile <= 100:  # noqa: PLR2004 - below the median nothing is left
+    if not 50 < config.percentile <= 100:
         raise UsageError(f"--percentile {config.percentile}: expected more than 50, at most 100")
     histograms = {name: StreamingHistogram() for name in names}
     session = Session(model)

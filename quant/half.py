@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from passes.base import Refusal, all_nodes, is_op
+from passes.base import Refusal, is_op
 from passes.graph import constant, fresh_name
 from quant.coverage import measure_coverage
 from quant.model import Quantized

@@ -32,7 +32,7 @@ def percentile(histogram: StreamingHistogram, share: float) -> Range:
         return minmax(histogram, share)
     running = np.cumsum(counts) / counts.sum()
     low = centres[np.searchsorted(running, 1 - share / 100)]
-    high = centres[min(np.searchsorted(running, share / 100), len(centres) - 1)]
+    high = centres[min(int(np.searchsorted(running, share / 100)), len(centres) - 1)]
     return Range(max(low, histogram.low), min(high, histogram.high))
 
 

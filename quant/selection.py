@@ -77,7 +77,8 @@ def _consider(chosen: Selection, node: ir.Node) -> str | None:
     """Take the node, or say why not."""
     if not is_op(node, *LINEAR, *FOLLOWERS, *MOVERS):
         return f"{node.op_type} has no integer kernel"
-    reason = _CHECKS.get(node.op_type, lambda _: None)(node) or _float_reason(node)
+    check = _CHECKS.get(node.op_type)
+    reason = (check(node) if check else None) or _float_reason(node)
     if reason is not None:
         return reason
     operands = _activations(node)
@@ -126,8 +127,8 @@ def _clamp_after(node: ir.Node) -> ir.Node | None:
     if not is_op(clamp, "Clip") or clamp.inputs[0] is not output:
         return None
     low = constant(clamp.inputs[1]) if len(clamp.inputs) > 1 else None
-    high = constant(clamp.inputs[2]) if len(clamp.inputs) > 2 else None  # noqa: PLR2004
-    missing = len(clamp.inputs) > 2 and clamp.inputs[2] is not None and high is None  # noqa: PLR2004
+    high = constant(clamp.inputs[2]) if len(clamp.inputs) > 2 else None
+    missing = len(clamp.inputs) > 2 and clamp.inputs[2] is not None and high is None
     # Only a limit at zero lies exactly on a quantised level whatever the scale.
     return clamp if low is not None and float(low) == 0 and not missing else None
 
@@ -148,7 +149,7 @@ def _weight_reason(node: ir.Node) -> str | None:
         return f"its weight {weight.name if weight else '?'} is {kind}"
     if weight.is_graph_output():
         return f"its weight {weight.name} is a graph output"
-    bias = node.inputs[2] if len(node.inputs) > 2 else None  # noqa: PLR2004
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None and constant(bias) is None:
         return f"its bias {bias.name} is not a constant"
     return None
@@ -161,7 +162,7 @@ def _gemm_reason(node: ir.Node) -> str | None:
         return "it scales its product"
     if node.attributes.get_int("transA", 0):
         return "its input is transposed"
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None  # noqa: PLR2004
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None and bias.ndim > 1 and bias.size != bias.shape[-1]:
         return "it adds a matrix"
     return None

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from passes.graph import add_initializer, constant, fresh_name
+from passes.graph import add_initializer, constant, fresh_name, take_description
 from passes.remove_unused import RemoveUnused
 from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
@@ -106,9 +106,9 @@ class _Emitter:
     def emit(self) -> None:
         """Drop clamps, then weights, then activations."""
         self._drop_clamps()
-        for name, node in self.chosen.nodes.items():
+        for node in self.chosen.nodes.values():
             if node.op_type in LINEAR and constant(node.inputs[1]) is not None:
-                self._emit_weights(name, node)
+                self._emit_weights(node)
         for name, value in self.chosen.values.items():
             self._emit_activation(name, value)
 
@@ -118,16 +118,16 @@ class _Emitter:
             node = self.chosen.nodes[name]
             clamped, raw = clamp.outputs[0], node.outputs[0]
             is_output = clamped.is_graph_output()
-            raw.shape, raw.type = clamped.shape or raw.shape, clamped.type or raw.type
+            take_description(raw, clamped)
             clamped.replace_all_uses_with(raw, replace_graph_outputs=is_output)
             self.model.graph.remove(clamp, safe=True)
             final, clamped.name = clamped.name, None
             raw.name = final
             self.chosen.values[final or ""] = raw
 
-    def _emit_weights(self, name: str, node: ir.Node) -> None:
+    def _emit_weights(self, node: ir.Node) -> None:
         weight, source = node.inputs[1], node.inputs[0]
-        bias = node.inputs[2] if len(node.inputs) > 2 else None  # noqa: PLR2004
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
         assert weight is not None
         assert source is not None
         input_scale = self.parameters[source.name or ""].scale
@@ -135,7 +135,11 @@ class _Emitter:
         granularity = self._granularity(node)
         dequantized, scale = self._weight(
             # ONNX Runtime 1.31 makes QGemm and QLinearMatMul only of explicit zero points.
-            weight, granularity, bias_array, input_scale, explicit_zero=node.op_type != "Conv"
+            weight,
+            granularity,
+            bias_array,
+            input_scale,
+            explicit_zero=node.op_type != "Conv",
         )
         node.replace_input_with(1, dequantized)
         self.weights.add(weight.name or "")
@@ -185,8 +189,9 @@ class _Emitter:
             return PerTensor()
         if node.op_type == "Conv":
             return PerAxis(0)
-        transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0)
-        return PerAxis(0 if transposed else 1)
+        if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1:
+            return PerAxis(0)
+        return PerAxis(1)
 
     def _emit_activation(self, name: str, value: ir.Value) -> None:
         """Quantise a value once; integer readers, and all readers of an integer node, use it."""
@@ -203,7 +208,7 @@ class _Emitter:
             return
         array = constant(value)
         if array is not None:
-            levels = p.format.quantize(array, p.scale, np.asarray(p.zero_point))
+            levels = p.format.quantize(array, np.asarray(p.scale), np.asarray(p.zero_point))
             quantized = self._constant(f"{name}_q", levels)
             self.weights.add(name)
         else:
@@ -246,14 +251,10 @@ class _Emitter:
         output.type = ir.TensorType(ir.DataType.from_numpy(p.format.dtype))
         return output
 
-    def _dequantize(
-        self, inputs: list[ir.Value], name: str, axis: int | None = None
-    ) -> ir.Value:
+    def _dequantize(self, inputs: list[ir.Value], name: str, axis: int | None = None) -> ir.Value:
         """Behind its Q, or before everything when it reads an initialiser."""
         attributes = {} if axis is None else {"axis": axis}
-        output = self._insert(
-            "DequantizeLinear", inputs, name, inputs[0].producer(), attributes
-        )
+        output = self._insert("DequantizeLinear", inputs, name, inputs[0].producer(), attributes)
         output.shape, output.type = inputs[0].shape, ir.TensorType(ir.DataType.FLOAT)
         return output
 

@@ -178,7 +178,11 @@ def train_keras(digits: Digits) -> None:
     save_onnx(ir.from_proto(proto), "digits_keras")
 
 
-TORCH = {"digits_cnn": (DigitsCnn, 60), "digits_mlp": (DigitsMlp, 60), "digits_gru": (DigitsGru, 60)}
+TORCH = {
+    "digits_cnn": (DigitsCnn, 60),
+    "digits_mlp": (DigitsMlp, 60),
+    "digits_gru": (DigitsGru, 60),
+}
 
 
 def accuracy(name: str, digits: Digits) -> float:
@@ -210,15 +214,17 @@ def write_readme(digits: Digits) -> None:
 
 README = """# Sample models
 
-Small networks, really trained on scikit-learn's handwritten digits (1,797 scans of 8x8 pixels; 60 % train,
-{count} held-out samples in the data files). Accuracy is top-1 on all held-out samples in ONNX Runtime.
+Small networks, really trained on scikit-learn's handwritten digits (1,797 scans of 8x8 pixels; 60 %
+train, {count} held-out samples in the data files). Accuracy is top-1 on all held-out samples in
+ONNX Runtime.
 
 | ONNX | framework's own | data | accuracy | parameters | bytes |
 |---|---|---|---|---|---|
 {rows}
 
-`digits_cnn`: depthwise separable block, residual and ReLU6, with its batch normalisation left in. `digits_mlp`:
-three dense layers. `digits_gru`: reads a scan as a sequence of eight rows. `digits_keras`: a Keras CNN in NHWC.
+`digits_cnn`: depthwise separable block, residual and ReLU6, with its batch normalisation left in.
+`digits_mlp`: three dense layers. `digits_gru`: reads a scan as a sequence of eight rows.
+`digits_keras`: a Keras CNN in NHWC.
 
 Train them again with `python sample_models/train.py`.
 """

@@ -57,7 +57,9 @@ def export(cache: Path, out: Path) -> None:
     # torch.export fixes dimensions of size 1: the example has two samples.
     example = (torch.zeros(2, 3, IMAGE, IMAGE),)
     batch = torch.export.Dim("batch")
-    program = torch.export.export(_Named(model).eval(), example, dynamic_shapes={"image": {0: batch}})
+    program = torch.export.export(
+        _Named(model).eval(), example, dynamic_shapes={"image": {0: batch}}
+    )
     torch.export.save(program, out)
 
 

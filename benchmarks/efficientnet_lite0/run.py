@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
-
 from infer_tool import convert, quantize
 
 if TYPE_CHECKING:
@@ -103,8 +101,14 @@ def report(converted: Report, quantized: Report) -> int:
         ("agreement with fp32", f"{100 * (accuracy.agreement or 0):.2f} %"),
         ("SQNR of the logits", f"{accuracy.sqnr_db:.1f} dB"),
         ("fp32 file", f"{quantized.source.bytes / 1e6:.2f} MB"),
-        ("fp32 p50 / p90 / p99", "{0.p50_ms:.2f} / {0.p90_ms:.2f} / {0.p99_ms:.2f} ms".format(latency[0])),
-        ("int8 p50 / p90 / p99", "{0.p50_ms:.2f} / {0.p90_ms:.2f} / {0.p99_ms:.2f} ms".format(latency[1])),
+        (
+            "fp32 p50 / p90 / p99",
+            "{0.p50_ms:.2f} / {0.p90_ms:.2f} / {0.p99_ms:.2f} ms".format(latency[0]),
+        ),
+        (
+            "int8 p50 / p90 / p99",
+            "{0.p50_ms:.2f} / {0.p90_ms:.2f} / {0.p99_ms:.2f} ms".format(latency[1]),
+        ),
         ("MACs quantised", f"{100 * quantized.coverage.macs_fraction:.1f} %"),
         ("convert: largest error against torch", f"{converted.stages[1].max_abs_error:.2e}"),
     ]

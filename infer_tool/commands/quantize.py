@@ -116,13 +116,13 @@ def _split(config: Quantize, dataset: Dataset) -> tuple[Dataset, Dataset]:
 def _quantise(
     report: Report, ui: Terminal, config: Quantize, source: ir.Model, calibration: Dataset
 ) -> ir.Model:
-    options = {"scheme": config.scheme, "calibration": config.calibration}
     with (
         ui.step(f"calibrate and quantise to {config.scheme}", len(calibration)) as advance,
-        stage(report, "quantize", **options) as line,
+        stage(report, "quantize") as line,
     ):
         result = quantize_model(source, _feeds(source, calibration, advance), config)
         set_facts(line, facts(source), facts(result.model))
+        line.options = {"scheme": config.scheme, "calibration": config.calibration}
         line.refusals = list(result.refusals)
         if config.calib == "synthetic":
             result.model.metadata_props["infertool.calibration"] = "synthetic"

@@ -12,7 +12,7 @@ from infer_tool.evaluate import feed_batch, full_batches
 from infer_tool.ledger import new_report, stage
 from infer_tool.report.model import OutputCheck
 from infer_tool.report.write import check_report_folder
-from infer_tool.steps import installed_engines, load_model, pick_engine, proof_feeds
+from infer_tool.steps import installed_engines, load_model, proof_feeds
 from passes.compare import Difference, compare_outputs
 
 if TYPE_CHECKING:
@@ -81,10 +81,9 @@ def _reference_outputs(
     ui: Terminal, reference: Imported, feeds: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     with ui.step("run the reference", len(feeds)) as advance:
-        run_source = reference.reference or open_engine(pick_engine("auto"), reference.model).run
         outputs = []
         for feed in feeds:
-            outputs.append(run_source(feed))
+            outputs.append(reference.reference(feed))
             advance(1)
     return outputs
 
@@ -98,15 +97,19 @@ def _compare(
     feeds: list[dict[str, Any]],
     wanted: list[dict[str, Any]],
 ) -> None:
-    with ui.step(f"run the candidate on {name}", len(feeds)) as advance:
-        with stage(report, f"run:{name}"):
-            engine = open_engine(name, candidate.path or candidate.model)
-            worst: dict[str, Difference] = {}
-            for feed, expected in zip(feeds, wanted, strict=True):
-                for output, found in compare_outputs(expected, engine.run(feed)).items():
-                    if output not in worst or found.max_rel > worst[output].max_rel:
-                        worst[output] = found
-                advance(1)
+    worst: dict[str, Difference] = {}
+    with (
+        ui.step(f"run the candidate on {name}", len(feeds)) as advance,
+        stage(report, f"run:{name}"),
+    ):
+        # An ONNX file runs as it is; what came from elsewhere runs as it was imported.
+        as_it_is = candidate.path if candidate.kind == "onnx" else None
+        engine = open_engine(name, as_it_is or candidate.model)
+        for feed, expected in zip(feeds, wanted, strict=True):
+            for output, found in compare_outputs(expected, engine.run(feed)).items():
+                if output not in worst or found.max_rel > worst[output].max_rel:
+                    worst[output] = found
+            advance(1)
     for output, found in worst.items():
         passed = _passes(config, found)
         report.outputs.append(

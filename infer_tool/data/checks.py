@@ -31,8 +31,8 @@ def check_names(where: object, found: Collection[str], inputs: Sequence[TensorIn
 def check_sample(where: object, info: TensorInfo, value: Array) -> Array:
     """One sample (no batch axis) in the dtype of the input.
 
-    Floats of another width are cast, and integers that keep their value; anything else is refused, since only
-    the user knows how pixels become model inputs.
+    Floats of another width are cast, and integers that keep their value; anything else is refused,
+    since only the user knows how pixels become model inputs.
     """
     _check_shape(where, info, value)
     if value.dtype != info.dtype:

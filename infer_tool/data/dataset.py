@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 class Samples(Protocol):
     """Where samples come from; each is read when it is asked for."""
 
-    labels: Array | None
+    @property
+    def labels(self) -> Array | None:
+        """A class number for each sample, where there are any."""
+        ...
 
     def __len__(self) -> int:
         """Number of samples."""

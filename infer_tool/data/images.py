@@ -45,11 +45,12 @@ class Preprocess:
         if self.crop is not None:
             image = _crop_centre(image, self.crop)
         pixels = np.asarray(image, np.float32)
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # noqa: PLR2004 - height, width
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if self.channels == "bgr":
             pixels = pixels[..., ::-1]
-        pixels = (pixels - np.float32(self.mean)) / np.float32(self.std)
-        return pixels.transpose(2, 0, 1) if self.layout == "nchw" else pixels
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        sample: Array = (pixels - mean) / std
+        return sample.transpose(2, 0, 1) if self.layout == "nchw" else sample
 
 
 def parse_preprocess(text: str | None) -> Preprocess:
@@ -70,7 +71,9 @@ def _parse_value(key: str, value: str) -> Any:
         if key in ("mean", "std"):
             numbers = tuple(float(v) for v in value.split(","))
             if len(numbers) not in (1, 3) or (key == "std" and 0 in numbers):
-                raise UsageError(f"--preprocess {key}={value}: expected one or three numbers, not 0")
+                raise UsageError(
+                    f"--preprocess {key}={value}: expected one or three numbers, not 0"
+                )
             return numbers
     except ValueError as error:
         raise UsageError(f"--preprocess {key}={value}: expected a number") from error
@@ -106,23 +109,18 @@ class ImageSamples:
         return {self.info.name: check_sample(path, self.info, value)}
 
 
-def open_images(
-    folder: Path, inputs: Sequence[TensorInfo], preprocess: str | None
-) -> ImageSamples:
+def open_images(folder: Path, inputs: Sequence[TensorInfo], preprocess: str | None) -> ImageSamples:
     """Class sub-folders in the order of their names, or labels.csv (file,label), or no labels."""
     if len(inputs) != 1:
         names = ", ".join(i.name for i in inputs)
         raise UsageError(f"{folder}: images feed one input; the model has {names}")
     parsed = parse_preprocess(preprocess)
     table = folder / "labels.csv"
-    if table.exists():
-        files, labels = _from_table(folder, table)
-    else:
-        files, labels = _from_folders(folder)
+    files, labels = _from_table(folder, table) if table.exists() else _from_folders(folder)
     return ImageSamples(tuple(files), labels, inputs[0], parsed)
 
 
-def _from_table(folder: Path, table: Path) -> tuple[list[Path], Array]:
+def _from_table(folder: Path, table: Path) -> tuple[list[Path], Array | None]:
     with table.open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     if not rows or not {"file", "label"} <= set(rows[0]):
@@ -155,11 +153,11 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _resize_short(image: Image, size: int) -> Image:
-    from PIL import Image as pil
+    from PIL.Image import Resampling
 
     factor = size / min(image.size)
     width, height = (round(side * factor) for side in image.size)
-    return image.resize((width, height), pil.Resampling.BILINEAR)
+    return image.resize((width, height), Resampling.BILINEAR)
 
 
 def _crop_centre(image: Image, size: int) -> Image:

@@ -71,7 +71,7 @@ def version() -> str | None:
 def _serialised(model: str | Path | ir.Model) -> bytes | str:
     if isinstance(model, (str, os.PathLike)):
         return str(model)
-    return ir.to_proto(model).SerializeToString()
+    return bytes(ir.to_proto(model).SerializeToString())
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -33,7 +33,7 @@ class ReferenceEngine:
 def open_model(
     model: str | Path | ir.Model,
     threads: int,  # noqa: ARG001 - the threads are BLAS's, set before NumPy loads
-    optimize: bool,  # noqa: ARG001, FBT001 - the graph always runs as it is written
+    optimize: bool,  # noqa: ARG001 - the graph always runs as it is written
 ) -> ReferenceEngine:
     """Load a model."""
     return ReferenceEngine(model)

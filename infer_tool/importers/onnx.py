@@ -37,11 +37,11 @@ def load(source: str, options: ImportOptions) -> Imported:  # noqa: ARG001 - the
 
 def read(path: Path) -> ir.Model:
     """Parse a file; large weights stay on disk."""
-    import google.protobuf.message
+    from google.protobuf.message import DecodeError
 
     try:
         model = ir.load(path)
-    except (google.protobuf.message.DecodeError, ValueError, TypeError, KeyError) as error:
+    except (DecodeError, ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"{path}: not an ONNX model, or damaged ({_first_line(error)}); copy it again"
         ) from error

@@ -29,9 +29,7 @@ def import_program(program: Any, source: str, kind: str, path: Path | None) -> I
 
     try:
         with quiet():
-            exported = torch.onnx.export(
-                program, dynamo=True, opset_version=OPSET, verbose=False
-            )
+            exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
     except Exception as error:
         # torch raises classes of many packages here; all of them mean that it cannot convert.
         raise ModelError(f"{source}: torch cannot convert it: {reason(error)}") from error

@@ -42,7 +42,7 @@ def _no_pickled_code(torch: Any) -> Iterator[None]:
 
     torch reads some members with weights_only=False, which would run code of a crafted file.
     """
-    original = torch.load, pickle.loads, torch._C._pickle_load_obj  # noqa: SLF001
+    original = torch.load, pickle.loads, torch._C._pickle_load_obj
 
     def safe(*arguments: Any, **keywords: Any) -> Any:
         return original[0](*arguments, **{**keywords, "weights_only": True})
@@ -50,8 +50,8 @@ def _no_pickled_code(torch: Any) -> Iterator[None]:
     def refuse(*_: Any, **__: Any) -> Any:
         raise ModelError("the archive holds a pickled object, which is not read")
 
-    torch.load, pickle.loads, torch._C._pickle_load_obj = safe, refuse, refuse  # noqa: SLF001
+    torch.load, pickle.loads, torch._C._pickle_load_obj = safe, refuse, refuse
     try:
         yield
     finally:
-        torch.load, pickle.loads, torch._C._pickle_load_obj = original  # noqa: SLF001
+        torch.load, pickle.loads, torch._C._pickle_load_obj = original

@@ -31,7 +31,9 @@ def show(report: Report, *, as_json: bool) -> None:
     for warning in report.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     verdict = "passed" if report.passed else "FAILED"
-    console.print(f"{report.command}: {verdict}", style="bold green" if report.passed else "bold red")
+    console.print(
+        f"{report.command}: {verdict}", style="bold green" if report.passed else "bold red"
+    )
 
 
 def _tables(report: Report) -> Iterator[Table]:
@@ -65,18 +67,10 @@ def _table(title: str, *columns: str) -> Table:
 
 def _files(report: Report) -> Table:
     source, artifact = report.source, report.artifact
-    assert source is not None
-    if artifact is None:
-        table = _table("Model", "", "value")
-        pairs = [(n, (v,)) for n, v in _file_rows(source)]
-    else:
-        table = _table("Files", "", "source", "result")
-        pairs = [
-            (n, (v, w))
-            for (n, v), (_, w) in zip(_file_rows(source), _file_rows(artifact), strict=True)
-        ]
-    for name, values in pairs:
-        table.add_row(name, *values)
+    sides = [_file_rows(side) for side in (source, artifact) if side is not None]
+    table = _table("Files", "", "source", "result") if artifact else _table("Model", "", "value")
+    for rows in zip(*sides, strict=True):
+        table.add_row(rows[0][0], *(value for _, value in rows))
     return table
 
 

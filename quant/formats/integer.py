@@ -25,11 +25,11 @@ class IntegerFormat:
         `scale` (float) and `zero_point` (integer) broadcast against x.
         """
         levels = np.rint(x.astype(np.float64) / scale.astype(np.float64)) + zero_point
-        return np.clip(levels, self.low, self.high).astype(self.dtype)
+        return np.asarray(np.clip(levels, self.low, self.high), self.dtype)
 
     def dequantize(self, q: Array, scale: Array, zero_point: Array) -> Array:
         """(q - zero_point) * scale in the type of the scale."""
-        return (q.astype(np.int64) - zero_point).astype(scale.dtype) * scale
+        return np.asarray((q.astype(np.int64) - zero_point).astype(scale.dtype) * scale)
 
 
 UINT8 = IntegerFormat("uint8", np.dtype(np.uint8), 0, 255)

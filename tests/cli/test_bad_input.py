@@ -45,7 +45,9 @@ def broken(tmp_path: Path, tiny: Path) -> dict[str, Path]:
     return {p.name: p for p in folder.iterdir()} | {"missing.onnx": folder / "missing.onnx"}
 
 
-@pytest.mark.parametrize("command", ["convert", "optimize", "quantize", "inspect", "bench", "verify"])
+@pytest.mark.parametrize(
+    "command", ["convert", "optimize", "quantize", "inspect", "bench", "verify"]
+)
 @pytest.mark.parametrize(
     ("name", "status"),
     [

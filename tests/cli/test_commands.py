@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -13,10 +13,22 @@ import onnxruntime as ort
 import pytest
 
 from infer_tool import quantize
-from infer_tool.config import COMMANDS
 from infer_tool.cli import main
+from infer_tool.config import COMMANDS
 
-LIGHT = {"torch", "tensorflow", "onnxruntime", "numpy", "onnx", "onnx_ir", "onnxscript", "rich.table"}
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIGHT = {
+    "torch",
+    "tensorflow",
+    "onnxruntime",
+    "numpy",
+    "onnx",
+    "onnx_ir",
+    "onnxscript",
+    "rich.table",
+}
 
 
 def _top1(model: Path, data: Path) -> float:
@@ -30,7 +42,9 @@ def _top1(model: Path, data: Path) -> float:
 def test_quantize_digits(cli, samples, tmp_path) -> None:
     source, data = samples / "digits_cnn.onnx", samples / "digits.npz"
     output = tmp_path / "q.onnx"
-    outcome = cli("quantize", source, "--data", data, "-o", output, "--report", tmp_path / "r", "--json")
+    outcome = cli(
+        "quantize", source, "--data", data, "-o", output, "--report", tmp_path / "r", "--json"
+    )
     assert outcome.status == 0, outcome.err
     document = json.loads(outcome.out)
     assert document == json.loads((tmp_path / "r" / "report.json").read_text())
@@ -43,19 +57,45 @@ def test_quantize_digits(cli, samples, tmp_path) -> None:
 
 
 def test_report_follows_the_schema(cli, samples, tmp_path) -> None:
-    arguments = [samples / "digits_cnn.onnx", "--data", samples / "digits.npz", "-o", tmp_path / "q.onnx"]
+    arguments = [
+        samples / "digits_cnn.onnx",
+        "--data",
+        samples / "digits.npz",
+        "-o",
+        tmp_path / "q.onnx",
+    ]
     document = json.loads(cli("quantize", *arguments, "--json", "--max-drop", "50%").out)
     assert document["schema"] == 1
     assert set(document["tool"]) == {"name", "version"}
     keys = {"path", "format", "sha256", "bytes", "nodes", "parameters", "macs", "opset"}
     assert set(document["source"]) == set(document["artifact"]) == keys
-    stage = {"name", "options", "seconds", "nodes", "bytes", "parameters", "max_abs_error", "sqnr_db", "refusals"}
+    stage = {
+        "name",
+        "options",
+        "seconds",
+        "nodes",
+        "bytes",
+        "parameters",
+        "max_abs_error",
+        "sqnr_db",
+        "refusals",
+    }
     assert all(stage <= set(s) for s in document["stages"])
-    assert {"nodes", "quantized_nodes", "weights_bytes_fraction", "macs_fraction", "fallbacks"} <= set(document["coverage"])
-    assert {"metric", "reference", "candidate", "drop", "samples", "agreement", "sqnr_db"} <= set(document["accuracy"])
+    assert {
+        "nodes",
+        "quantized_nodes",
+        "weights_bytes_fraction",
+        "macs_fraction",
+        "fallbacks",
+    } <= set(document["coverage"])
+    assert {"metric", "reference", "candidate", "drop", "samples", "agreement", "sqnr_db"} <= set(
+        document["accuracy"]
+    )
     row = {"model", "engine", "threads", "batch", "p50_ms", "p90_ms", "p99_ms", "runs"}
     assert [set(r) for r in document["latency"]] == [row, row]
-    assert document["gates"] == [{"name": "max-drop", "limit": 0.5, "value": document["accuracy"]["drop"], "passed": True}]
+    assert document["gates"] == [
+        {"name": "max-drop", "limit": 0.5, "value": document["accuracy"]["drop"], "passed": True}
+    ]
     assert document["config"]["scheme"] == "int8"
     assert document["artifact"]["sha256"]
 
@@ -74,8 +114,11 @@ def test_same_inputs_same_bytes(cli, samples, tmp_path, extra) -> None:
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
 def test_every_calibration(samples, tmp_path, method) -> None:
     report = quantize(
-        samples / "digits_cnn.onnx", tmp_path / "q.onnx", data=str(samples / "digits.npz"),
-        calibration=method, runs=0,
+        samples / "digits_cnn.onnx",
+        tmp_path / "q.onnx",
+        data=str(samples / "digits.npz"),
+        calibration=method,
+        runs=0,
     )
     assert report.accuracy.drop <= 0.01
 
@@ -90,7 +133,9 @@ def test_convert_pt2(cli, samples, tmp_path) -> None:
     model = onnx.load(output)
     assert "BatchNormalization" not in {n.op_type for n in model.graph.node}
     assert b"/" + b"site-packages" not in output.read_bytes()
-    assert _top1(output, samples / "digits.npz") == _top1(samples / "digits_cnn.onnx", samples / "digits.npz")
+    assert _top1(output, samples / "digits.npz") == _top1(
+        samples / "digits_cnn.onnx", samples / "digits.npz"
+    )
 
 
 def test_optimize_folds_batchnorm(cli, samples, tmp_path) -> None:
@@ -156,7 +201,9 @@ def test_help_imports_nothing_heavy() -> None:
         f"heavy = {LIGHT!r} - {{'rich.table'}}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\nsys.exit(status)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0
     assert result.stderr.strip() == "[]"
     for name in COMMANDS:

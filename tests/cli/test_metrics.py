@@ -22,7 +22,10 @@ def test_top1_by_hand() -> None:
     reference = np.array([[3.0, 1, 2], [0, 5, 1], [1, 2, 9]])
     candidate = np.array([[3.0, 1, 2], [6, 5, 1], [1, 2, 9]])
     labels = np.array([0, 1, 0])
-    result = _evaluate("top1", [(reference[:2], candidate[:2], labels[:2]), (reference[2:], candidate[2:], labels[2:])])
+    result = _evaluate(
+        "top1",
+        [(reference[:2], candidate[:2], labels[:2]), (reference[2:], candidate[2:], labels[2:])],
+    )
     assert result.reference == pytest.approx(2 / 3)
     assert result.candidate == pytest.approx(1 / 3)
     assert result.drop == pytest.approx(1 / 3)

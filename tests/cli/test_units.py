@@ -15,7 +15,8 @@ from infer_tool.units import (
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("0.5%", 0.005), ("0.005", 0.005), ("95 %", 0.95), ("0", 0.0), ("-1%", -0.01)]
+    ("text", "value"),
+    [("0.5%", 0.005), ("0.005", 0.005), ("95 %", 0.95), ("0", 0.0), ("-1%", -0.01)],
 )
 def test_share(text: str, value: float) -> None:
     assert parse_share(text, "max-drop") == pytest.approx(value, abs=1e-15)

@@ -1,0 +1,177 @@
+"""The pipeline: fix-point, proof, undo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infer_runtime import Session
+from infer_runtime.errors import ModelError, UsageError
+from passes.base import Outcome, Pass
+from passes.config import OptimizeConfig
+from passes.facts import facts, macs_by_node
+from passes.pipeline import PASSES, optimize
+from passes.verify import verify
+
+TEXT = """t (float[N,4] x, float[4,4] w, float[4] k) => (float[N,4] y)
+{ a = Identity(x)  b = Gemm(a, w)  c = Add(b, k)  d = Relu(c)  y = Identity(d) }"""
+
+
+def _model(make) -> ir.Model:
+    generator = np.random.default_rng(0)
+    return make(
+        TEXT,
+        w=generator.normal(size=(4, 4)).astype(np.float32),
+        k=generator.normal(size=4).astype(np.float32),
+    )
+
+
+def test_everything_folds(make) -> None:
+    model = _model(make)
+    result = optimize(model)
+    assert [n.op_type for n in result.model.graph] == ["Gemm", "Relu"]
+    assert len(list(model.graph)) == 5, "the source is not changed"
+    assert {r.name for r in result.records} == {p.name for p in PASSES}
+    assert all(r.max_abs_error < 1e-5 for r in result.records)
+
+
+def test_chosen_passes(make) -> None:
+    only = optimize(_model(make), OptimizeConfig(passes="eliminate-identity")).model
+    assert [n.op_type for n in only.graph] == ["Gemm", "Add", "Relu"]
+    without = optimize(_model(make), OptimizeConfig(passes="-fold-affine")).model
+    assert "Add" in [n.op_type for n in without.graph]
+    with pytest.raises(UsageError, match="no pass 'fold-everything'"):
+        optimize(_model(make), OptimizeConfig(passes="fold-everything"))
+
+
+@dataclass(frozen=True)
+class _DoublesABias(Pass):
+    """A pass that is wrong in value."""
+
+    name: ClassVar[str] = "doubles-a-bias"
+
+    def apply(self, model: ir.Model) -> Outcome:
+        """Double the first vector."""
+        value = model.graph.initializers["k"]
+        value.const_value = ir.tensor(value.const_value.numpy() * 2, name="k")
+        return Outcome(1)
+
+
+@dataclass(frozen=True)
+class _LeavesGarbage(Pass):
+    """A pass that is wrong in structure."""
+
+    name: ClassVar[str] = "leaves-garbage"
+
+    def apply(self, model: ir.Model) -> Outcome:
+        """Remove a node that others need."""
+        model.graph.remove(model.graph[1])
+        return Outcome(1)
+
+
+@pytest.mark.parametrize("bad", [_DoublesABias(), _LeavesGarbage()])
+def test_a_wrong_pass_is_undone(make, bad) -> None:
+    model = _model(make)
+    result = optimize(model, passes=[bad, *PASSES])
+    assert [n.op_type for n in result.model.graph] == ["Gemm", "Relu"]
+    record = next(r for r in result.records if r.name == bad.name)
+    assert record.changes == 0
+    assert "undone" in record.refusals[0].reason
+    x = np.ones((2, 4), np.float32)
+    np.testing.assert_allclose(
+        Session(result.model).run({"x": x})["y"], Session(model).run({"x": x})["y"], rtol=1e-6
+    )
+
+
+OPS = ["Relu(v)", "Neg(v)", "Identity(v)", "Add(v, k)", "Mul(v, k)", "Sub(v, k)", "MatMul(v, w)",
+       "Gemm(v, w)", "Gemm(v, w, k)", "Transpose<perm=[0,1]>(v)", "Add(v, u)", "Clip(v)",
+       "Cast<to=1>(v)", "Dropout(v)", "Sigmoid(v)"]  # fmt: skip
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(st.sampled_from(OPS), min_size=1, max_size=12), st.data())
+def test_random_graphs_keep_their_outputs(ops, data) -> None:
+    from conftest import build, run_ort
+
+    names, lines = ["x"], []
+    for number, op in enumerate(ops):
+        v = data.draw(st.sampled_from(names))
+        u = data.draw(st.sampled_from(names))
+        lines.append(f"t{number} = {op.replace('v', v, 1) if op[0] != 'D' else f'Dropout({v})'}")
+        lines[-1] = lines[-1].replace("(v", f"({v}").replace(", u)", f", {u})")
+        names.append(f"t{number}")
+    text = f"""t (float[3,4] x, float[4,4] w, float[4] k) => (float[3,4] y)
+    {{ {" ".join(lines)}  y = Add({names[-1]}, {data.draw(st.sampled_from(names))}) }}"""
+    generator = np.random.default_rng(5)
+    model = build(
+        text,
+        w=(generator.normal(size=(4, 4)) * 0.5).astype(np.float32),
+        k=generator.normal(size=4).astype(np.float32),
+    )
+    result = optimize(model).model
+    verify(result)
+    assert facts(result).nodes <= facts(model).nodes
+    x = generator.normal(size=(3, 4)).astype(np.float32)
+    wanted = run_ort(model, {"x": x})["y"]
+    atol = 1e-5 * max(1.0, float(np.abs(wanted).max()))
+    np.testing.assert_allclose(run_ort(result, {"x": x})["y"], wanted, rtol=0, atol=atol)
+
+
+def test_verify_finds_what_is_broken(make) -> None:
+    model = _model(make)
+    model.graph[0].outputs[0].name = "x"
+    with pytest.raises(ModelError, match="two values are named 'x'"):
+        verify(model)
+    model = _model(make)
+    model.graph[1].op_type = "Gemmm"
+    with pytest.raises(ModelError, match="Gemmm"):
+        verify(model)
+    model = _model(make)
+    node = model.graph[1]
+    model.graph.remove(node)
+    with pytest.raises(ModelError, match="uses 'b'"):
+        verify(model)
+
+
+def test_macs_by_hand(make) -> None:
+    text = """t (float[1,4,8,8] x, float[6,2,3,3] w, float[6,10] m) => (float[] y)
+    { c = Conv<group=2, pads=[1,1,1,1], strides=[2,2]>(x, w)  p = GlobalAveragePool(c)
+      f = Flatten(p)  y = MatMul(f, m) }"""
+    model = make(text, w=np.ones((6, 2, 3, 3), np.float32), m=np.ones((6, 10), np.float32))
+    assert macs_by_node(model) == {"n0": 6 * 4 * 4 * 2 * 9, "n3": 60}
+    assert facts(model).parameters == 6 * 2 * 9 + 60
+
+
+def test_torch_network_folds_completely() -> None:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 4),
+    )  # fmt: skip
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    net.eval()
+    example = torch.randn(2, 3, 10, 10)
+    exported = torch.onnx.export(
+        net, (example,), dynamo=True, optimize=False, verbose=False,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )  # fmt: skip
+    result = optimize(exported.model).model
+    ops = [n.op_type for n in result.graph]
+    assert [o for o in ops if o in ("Conv", "BatchNormalization", "Gemm", "Relu")] == [
+        "Conv", "Relu", "Conv", "Gemm",
+    ]  # fmt: skip
+    name = result.graph.inputs[0].name
+    got = next(iter(Session(result).run({name: example.numpy()}).values()))
+    np.testing.assert_allclose(got, net(example).detach().numpy(), rtol=0, atol=2e-6)
