@@ -25,7 +25,10 @@ class QuantizeConfig:
         default=99.99, metadata={"help": "Share of the values inside the range, for percentile."}
     )
     activations: Activations = field(
-        default="uint8", metadata={"help": "Type of quantised activations."}
+        default="uint8", metadata={
+            "help": "Type of quantised activations. int8 is for ARM: on x86 ONNX Runtime fuses all "
+            "of it only with the session entry session.qdqisint8allowed=1."
+        },
     )
     per_tensor: bool = field(
         default=False, metadata={"help": "One scale for each weight instead of each channel."}
