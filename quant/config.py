@@ -25,7 +25,8 @@ class QuantizeConfig:
         default=99.99, metadata={"help": "Share of the values inside the range, for percentile."}
     )
     activations: Activations = field(
-        default="uint8", metadata={
+        default="uint8",
+        metadata={
             "help": "Type of quantised activations. int8 is for ARM: on x86 ONNX Runtime fuses all "
             "of it only with the session entry session.qdqisint8allowed=1."
         },

@@ -45,12 +45,16 @@ def test_readme_tells_the_truth(row) -> None:
     scores = session.run(None, {name: images})[0]
     assert f"{100 * np.mean(scores.argmax(1) == labels):.2f}" == row["accuracy"]
     assert path.stat().st_size == int(row["bytes"].replace(",", ""))
-    weights = [t for t in onnx.load(path).graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    weights = [
+        t for t in onnx.load(path).graph.initializer if t.data_type == onnx.TensorProto.FLOAT
+    ]
     counts = [int(np.prod(t.dims)) for t in weights]
     assert sum(c for c in counts if c > 1) == int(row["parameters"].replace(",", ""))
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if r["own"].endswith(".pt2")], ids=lambda r: r["own"])
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if r["own"].endswith(".pt2")], ids=lambda r: r["own"]
+)
 def test_torch_gives_the_same(row) -> None:
     name, images, _ = _arrays(row)
     wanted = torch.export.load(FOLDER / row["own"]).module()(torch.from_numpy(images))

@@ -40,7 +40,9 @@ def run_ort(model: ir.Model, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
 def interface(model: ir.Model) -> list[tuple[Any, ...]]:
     """What must never change."""
     values = [*model.graph.inputs, *model.graph.outputs]
-    return [(v.name, v.dtype, None if v.shape is None else tuple(map(str, v.shape))) for v in values]
+    return [
+        (v.name, v.dtype, None if v.shape is None else tuple(map(str, v.shape))) for v in values
+    ]
 
 
 @pytest.fixture

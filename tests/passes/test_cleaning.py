@@ -45,7 +45,9 @@ def test_constants_fold_in_one_walk(apply_pass, make) -> None:
 
 
 def test_shape_of_a_static_value_folds_and_of_a_dynamic_one_does_not(apply_pass, make) -> None:
-    static = "t (float[2,3] x) => (int64[2] y, float[2,3] z) { s = Shape(x) y = Neg(s) z = Relu(x) }"
+    static = (
+        "t (float[2,3] x) => (int64[2] y, float[2,3] z) { s = Shape(x) y = Neg(s) z = Relu(x) }"
+    )
     assert "Shape" not in apply_pass(FoldConstants(), make(static))[0]
     dynamic = static.replace("[2,3] x", "[N,3] x").replace("[2,3] z", "[N,3] z")
     assert "Shape" in apply_pass(FoldConstants(), make(dynamic))[0]
@@ -104,7 +106,9 @@ def test_constant_output_is_not_lifted(apply_pass, make) -> None:
 def test_identities_go(apply_pass, make, node) -> None:
     text = f"""t (float[2,3,4] x, int64[6] z, int64[3] s) => (float[2,3,4] y)
     {{ float[2,3,4] a = {node}  y = Relu(a) }}"""
-    model = make(text.replace("float[2,3,4] a", "a"), z=np.zeros(6, np.int64), s=np.array([2, 3, 4]))
+    model = make(
+        text.replace("float[2,3,4] a", "a"), z=np.zeros(6, np.int64), s=np.array([2, 3, 4])
+    )
     model.graph[0].outputs[0].shape = ir.Shape([2, 3, 4])
     model.graph[0].outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     assert apply_pass(EliminateIdentity(), model)[0] == ["Relu"]
@@ -150,7 +154,11 @@ def test_equal_nodes_merge(apply_pass, make) -> None:
     text = """t (float[2,3] x) => (float[3,2] y)
     { a = Transpose<perm=[1,0]>(x)  b = Transpose<perm=[1,0]>(x)  c = Relu(a)  d = Relu(b)
       y = Add(c, d) }"""
-    assert apply_pass(EliminateCommonSubexpressions(), make(text))[0] == ["Transpose", "Relu", "Add"]
+    assert apply_pass(EliminateCommonSubexpressions(), make(text))[0] == [
+        "Transpose",
+        "Relu",
+        "Add",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,7 @@ PAD = "t (float[1,4,6,6] x, float[8,4,3,3] w, int64[8] p, float k) => (float[] y
 
 def test_pad_folds(apply_pass, make) -> None:
     text = f"{PAD} {{ q = Pad(x, p, k)  y = Conv<pads=[0,1,0,1], strides=[2,2]>(q, w) }}"
-    model = make(
-        text, w=_f(8, 4, 3, 3), p=np.array([0, 0, 0, 1, 0, 0, 2, 1]), k=np.float32(0)
-    )
+    model = make(text, w=_f(8, 4, 3, 3), p=np.array([0, 0, 0, 1, 0, 0, 2, 1]), k=np.float32(0))
     ops, _, copy = apply_pass(PadIntoConv(), model)
     assert ops == ["Conv"]
     assert list(copy.graph[0].attributes["pads"].as_ints()) == [0, 2, 2, 2]

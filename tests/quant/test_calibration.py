@@ -74,7 +74,11 @@ def test_mse_is_the_best_candidate_by_brute_force() -> None:
         return float(np.mean((real - data) ** 2))
 
     full = METHODS["minmax"](histogram, 0)
-    grid = [error(full.low * a, full.high * b) for a in np.linspace(0.3, 1, 8) for b in np.linspace(0.3, 1, 8)]
+    grid = [
+        error(full.low * a, full.high * b)
+        for a in np.linspace(0.3, 1, 8)
+        for b in np.linspace(0.3, 1, 8)
+    ]
     assert error(found.low, found.high) <= min(grid) * 1.01
     assert error(found.low, found.high) < error(full.low, full.high)
 
