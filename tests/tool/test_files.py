@@ -32,9 +32,14 @@ def model() -> ir.Model:
 
 def test_whole_or_nothing(tmp_path) -> None:
     path = tmp_path / "f"
-    with pytest.raises(RuntimeError), atomic_path(path, force=False) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_halfway() -> None:
+        with atomic_path(path, force=False) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert list(tmp_path.iterdir()) == []
     with atomic_path(path, force=False) as temporary:
         temporary.write_text("whole")
