@@ -133,11 +133,21 @@ def _gemm(node: ir.Node, shapes: dict[str, Shape]) -> int:
     return prod(out) * a[inner] if a and out else 0
 
 
-def _recurrent(node: ir.Node, shapes: dict[str, Shape]) -> int:
-    """Steps and samples times the input and the recurrent matrices of all directions."""
-    x = _shape(node.inputs[0], shapes)
-    w, r = _shape(node.inputs[1], shapes), _shape(node.inputs[2], shapes)
-    return prod(x[:2]) * (prod(w) + prod(r)) if x and w and r else 0
+def _recurrent(gates: int) -> Callable[[ir.Node, dict[str, Shape]], int]:
+    """Steps and samples times the input and the recurrent matrices of all directions.
+
+    Sizes come from the attributes: the weights may be computed, and then have no known shape.
+    """
+
+    def count(node: ir.Node, shapes: dict[str, Shape]) -> int:
+        x, hidden = _shape(node.inputs[0], shapes), node.attributes.get_int("hidden_size", 0)
+        if not x or not hidden:
+            return 0
+        both = node.attributes.get_string("direction", "forward") == "bidirectional"
+        matrices = gates * hidden * (x[2] + hidden)
+        return prod(x[:2]) * matrices * (2 if both else 1)
+
+    return count
 
 
 _COUNTERS: dict[str, Callable[[ir.Node, dict[str, Shape]], int]] = {
@@ -149,7 +159,7 @@ _COUNTERS: dict[str, Callable[[ir.Node, dict[str, Shape]], int]] = {
     "MatMulInteger": _matmul(0),
     "QLinearMatMul": _matmul(0),
     "Gemm": _gemm,
-    "LSTM": _recurrent,
-    "GRU": _recurrent,
-    "RNN": _recurrent,
+    "LSTM": _recurrent(4),
+    "GRU": _recurrent(3),
+    "RNN": _recurrent(1),
 }

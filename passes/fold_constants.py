@@ -63,7 +63,7 @@ def _constant_inputs(node: ir.Node) -> list[Any] | None:
     if is_op(node, "Constant") or node.domain not in ("", "ai.onnx"):
         return None
     if is_op(node, "Shape", "Size") and node.inputs[0] is not None:
-        return _static_shape(node.inputs[0])
+        return _static_shape(node, node.inputs[0])
     if is_op(node, "CastLike"):
         return _cast_like(node)
     if not any(v is not None for v in node.inputs):
@@ -81,11 +81,21 @@ def _cast_like(node: ir.Node) -> list[Any] | None:
     return [value, np.zeros(0, target.dtype.numpy())]
 
 
-def _static_shape(value: ir.Value) -> list[Any] | None:
-    """A stand-in without memory that has the shape, when every dimension is known."""
-    if value.shape is None or not all(isinstance(d, int) for d in value.shape):
+def _static_shape(node: ir.Node, value: ir.Value) -> list[Any] | None:
+    """A stand-in without memory that has the shape, when every dimension asked for is known.
+
+    The others are 1 in it: a Shape with start and end does not look at them.
+    """
+    if value.shape is None:
         return None
-    sizes = tuple(int(d) for d in value.shape)  # type: ignore[arg-type]
+    dims = list(value.shape)
+    asked = slice(None)
+    if is_op(node, "Shape"):
+        end = node.attributes.get("end")
+        asked = slice(node.attributes.get_int("start", 0), None if end is None else end.as_int())
+    if not all(isinstance(d, int) for d in dims[asked]):
+        return None
+    sizes = tuple(d if isinstance(d, int) else 1 for d in dims)
     return [np.broadcast_to(np.zeros((), np.bool_), sizes)]
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+# Below this the scale of a bin leaves float32; such values are zero to any format.
+SMALLEST_LIMIT = 2.0**-64
 BINS = 8192  # over [-limit, limit]; at least a quarter of them lie under the data's largest side
 
 
@@ -42,7 +44,7 @@ class StreamingHistogram:
         self.counts += np.bincount(index, minlength=BINS)
 
     def _grow(self, largest: float) -> None:
-        wanted = 2.0 ** math.ceil(math.log2(largest))
+        wanted = max(2.0 ** math.ceil(math.log2(largest)), SMALLEST_LIMIT)
         wanted = wanted if wanted >= largest else 2 * wanted
         if self.limit == 0:
             self.limit = wanted

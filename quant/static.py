@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
 from passes.graph import add_initializer, constant, fresh_name, take_description
+from passes.mean_to_pool import MeanToPool
 from passes.remove_unused import RemoveUnused
 from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
@@ -51,7 +52,9 @@ def quantize_static(
         UsageError: wrong data or option, or nothing in the model can be quantised.
 
     """
-    copy = model.clone()
+    source = model.clone()
+    MeanToPool().apply(source)
+    copy = source.clone()
     chosen = select(copy, config.exclude)
     if not any(n.op_type in LINEAR for n in chosen.nodes.values()):
         first = f": {chosen.refusals[0].reason}" if chosen.refusals else ""
@@ -65,7 +68,7 @@ def quantize_static(
     refusals = tuple(chosen.refusals)
     clamps = [c.name or "" for c in chosen.clamps.values()]
     covered = {*chosen.nodes, *clamps}
-    coverage = measure_coverage(model, covered, emitter.weights, refusals)
+    coverage = measure_coverage(source, covered, emitter.weights, refusals)
     return Quantized(copy, coverage, refusals)
 
 

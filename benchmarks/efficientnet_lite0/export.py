@@ -60,7 +60,11 @@ def export(cache: Path, out: Path) -> None:
     program = torch.export.export(
         _Named(model).eval(), example, dynamic_shapes={"image": {0: batch}}
     )
-    torch.export.save(program, out)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    whole = out.with_name(f".{out.name}")
+    torch.export.save(program, whole)
+    whole.replace(out)
 
 
 def _Named(model):  # noqa: ANN001, ANN202 - torch is imported inside functions only

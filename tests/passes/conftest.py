@@ -64,7 +64,13 @@ def apply_pass():
     return apply
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make():
     """`build` as a fixture."""
     return build
+
+
+@pytest.fixture(scope="session")
+def ort_outputs():
+    """`run_ort` as a fixture."""
+    return run_ort

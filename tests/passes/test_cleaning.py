@@ -11,6 +11,7 @@ from passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from passes.eliminate_identity import EliminateIdentity
 from passes.fold_constants import FoldConstants
 from passes.lift_constants import LiftConstants
+from passes.mean_to_pool import MeanToPool
 from passes.remove_unused import RemoveUnused
 
 
@@ -51,6 +52,14 @@ def test_shape_of_a_static_value_folds_and_of_a_dynamic_one_does_not(apply_pass,
     assert "Shape" not in apply_pass(FoldConstants(), make(static))[0]
     dynamic = static.replace("[2,3] x", "[N,3] x").replace("[2,3] z", "[N,3] z")
     assert "Shape" in apply_pass(FoldConstants(), make(dynamic))[0]
+
+
+def test_static_part_of_a_dynamic_shape_folds(apply_pass, make) -> None:
+    text = """t (float[N,3,5] x) => (int64[1] y, float[N,3,5] z)
+    { s = Shape<start=1, end=2>(x)  y = Neg(s)  z = Relu(x) }"""
+    assert "Shape" not in apply_pass(FoldConstants(), make(text))[0]
+    open_end = text.replace("start=1, end=2", "start=0, end=1")
+    assert "Shape" in apply_pass(FoldConstants(), make(open_end))[0]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +157,24 @@ def test_identity_of_an_outer_value_in_a_branch_stays(apply_pass, make) -> None:
     _, outcome, copy = apply_pass(EliminateIdentity(), make(text))
     assert outcome.changes == 0
     assert "Identity" in {n.op_type for n in copy.graph.all_nodes()}
+
+
+@pytest.mark.parametrize(
+    ("keep", "ops"), [(1, ["GlobalAveragePool"]), (0, ["GlobalAveragePool", "Flatten"])]
+)
+@pytest.mark.parametrize("axes", [[2, 3], [-1, -2]])
+def test_spatial_mean_is_a_pool(apply_pass, make, keep, ops, axes) -> None:
+    text = f"""t (float[N,3,4,5] x, int64[2] a) => (float[] y)
+    {{ y = ReduceMean<keepdims={keep}>(x, a) }}"""
+    assert apply_pass(MeanToPool(), make(text, a=np.array(axes)))[0] == ops
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"), [([1, 2], "2,3,4,5"), ([2], "2,3,4,5"), ([1, 2], "2,3,4")]
+)
+def test_other_means_stay(apply_pass, make, axes, shape) -> None:
+    text = f"t (float[{shape}] x, int64[{len(axes)}] a) => (float[] y) {{ y = ReduceMean(x, a) }}"
+    assert apply_pass(MeanToPool(), make(text, a=np.array(axes)))[0] == ["ReduceMean"]
 
 
 def test_equal_nodes_merge(apply_pass, make) -> None:

@@ -96,9 +96,7 @@ OPS = ["Relu(v)", "Neg(v)", "Identity(v)", "Add(v, k)", "Mul(v, k)", "Sub(v, k)"
 
 @settings(max_examples=120, deadline=None)
 @given(st.lists(st.sampled_from(OPS), min_size=1, max_size=12), st.data())
-def test_random_graphs_keep_their_outputs(ops, data) -> None:
-    from conftest import build, run_ort
-
+def test_random_graphs_keep_their_outputs(make, ort_outputs, ops, data) -> None:
     names, lines = ["x"], []
     for number, op in enumerate(ops):
         v = data.draw(st.sampled_from(names))
@@ -109,7 +107,7 @@ def test_random_graphs_keep_their_outputs(ops, data) -> None:
     text = f"""t (float[3,4] x, float[4,4] w, float[4] k) => (float[3,4] y)
     {{ {" ".join(lines)}  y = Add({names[-1]}, {data.draw(st.sampled_from(names))}) }}"""
     generator = np.random.default_rng(5)
-    model = build(
+    model = make(
         text,
         w=(generator.normal(size=(4, 4)) * 0.5).astype(np.float32),
         k=generator.normal(size=4).astype(np.float32),
@@ -118,9 +116,9 @@ def test_random_graphs_keep_their_outputs(ops, data) -> None:
     verify(result)
     assert facts(result).nodes <= facts(model).nodes
     x = generator.normal(size=(3, 4)).astype(np.float32)
-    wanted = run_ort(model, {"x": x})["y"]
+    wanted = ort_outputs(model, {"x": x})["y"]
     atol = 1e-5 * max(1.0, float(np.abs(wanted).max()))
-    np.testing.assert_allclose(run_ort(result, {"x": x})["y"], wanted, rtol=0, atol=atol)
+    np.testing.assert_allclose(ort_outputs(result, {"x": x})["y"], wanted, rtol=0, atol=atol)
 
 
 def test_verify_finds_what_is_broken(make) -> None:
@@ -146,6 +144,12 @@ def test_macs_by_hand(make) -> None:
     model = make(text, w=np.ones((6, 2, 3, 3), np.float32), m=np.ones((6, 10), np.float32))
     assert macs_by_node(model) == {"n0": 6 * 4 * 4 * 2 * 9, "n3": 60}
     assert facts(model).parameters == 6 * 2 * 9 + 60
+
+
+def test_macs_of_a_recurrent_node_with_computed_weights(make) -> None:
+    text = """t (float[7,N,5] x, float[1,18,5] w, float[1,18,6] r) => (float[] y)
+    { v = Neg(w)  y = GRU<hidden_size=6>(x, v, r) }"""
+    assert macs_by_node(make(text)) == {"n1": 7 * 3 * 6 * (5 + 6)}
 
 
 def test_torch_network_folds_completely() -> None:
