@@ -51,7 +51,7 @@ MAX_ROUNDS = 10
 
 @dataclass
 class PassRecord:
-    """What one pass did over all rounds; pairs are (before, after), of the rounds' ends."""
+    """What one pass did over all rounds; pairs are before its first run, and with its own changes."""
 
     name: str
     seconds: float
@@ -188,15 +188,20 @@ def _record(
     record = run.records.get(name)
     if record is None:
         record = PassRecord(
-            name, 0.0, 0, (before.nodes, after.nodes), (before.parameters, after.parameters),
-            (before.weight_bytes, after.weight_bytes), 0.0, None, (),
+            name, 0.0, 0, (before.nodes,) * 2, (before.parameters,) * 2,
+            (before.weight_bytes,) * 2, 0.0, None, (),
         )  # fmt: skip
         run.records[name] = record
     record.seconds += seconds
     record.changes += changes
-    record.nodes = (record.nodes[0], after.nodes)
-    record.parameters = (record.parameters[0], after.parameters)
-    record.bytes = (record.bytes[0], after.weight_bytes)
+    record.nodes = _moved(record.nodes, after.nodes - before.nodes)
+    record.parameters = _moved(record.parameters, after.parameters - before.parameters)
+    record.bytes = _moved(record.bytes, after.weight_bytes - before.weight_bytes)
     if changes:
         record.max_abs_error, record.sqnr_db = found.max_abs, found.sqnr_db
     record.refusals = tuple(dict.fromkeys((*record.refusals, *refusals)))
+
+
+def _moved(pair: tuple[int, int], change: int) -> tuple[int, int]:
+    """Add this round's own change: what other passes did in between is not this one's."""
+    return pair[0], pair[1] + change

@@ -54,7 +54,8 @@ def _tables(report: Report) -> Iterator[Table]:
         yield _gates(report.gates)
     if report.stages:
         yield _stages(report.stages)
-        if report.config.get("explain") and report.command == "optimize":
+        refused = any(stage.refusals for stage in report.stages)
+        if report.config.get("explain") and report.command == "optimize" and refused:
             yield _refusals(report.stages)
 
 
