@@ -136,7 +136,7 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(Talk, Output, Source, Shapes, SizeGate, OptimizeConfig):
-    """Any source to optimised ONNX, verified against the source framework."""
+    """Any source to optimised, verified ONNX."""
 
     source: str = field(
         metadata={
@@ -152,7 +152,7 @@ class Convert(Talk, Output, Source, Shapes, SizeGate, OptimizeConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimize(Talk, Output, Shapes, SizeGate, OptimizeConfig):
-    """Exact graph optimisation of an ONNX model; outputs stay the same."""
+    """Exact graph passes; the outputs stay the same."""
 
     model: str = field(metadata={"help": "An ONNX file.", "positional": True})
     explain: bool = field(
@@ -162,7 +162,7 @@ class Optimize(Talk, Output, Shapes, SizeGate, OptimizeConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Talk, Output, Source, Shapes, Data, Gates, Timing, QuantizeConfig):
-    """Post-training quantisation with coverage, size, accuracy and latency."""
+    """Quantise, measure, and keep the limits."""
 
     model: str = field(
         metadata={"help": "An ONNX file or any other source of convert.", "positional": True}
@@ -247,7 +247,7 @@ class Inspect(Talk):
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Talk):
-    """What is installed, and which sources and engines work here."""
+    """What is installed and works here."""
 
 
 COMMANDS: dict[str, type[Talk]] = {

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 
 from passes.base import is_op
 from passes.graph import add_initializer, constant, shared_reason, take_description
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     Array = np.ndarray[Any, Any]
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm")
@@ -96,11 +95,17 @@ def _beside(node: ir.Node, weight: Array, scale: Array) -> Array:
 
 
 def _set_input(node: ir.Node, index: int, array: Array) -> None:
-    old = node.inputs[index] if len(node.inputs) > index else None
-    name = old.name if old is not None else f"{node.outputs[0].name}_bias"
+    """Replace a constant input; the old constant goes when nobody else reads it."""
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
     if len(node.inputs) <= index:
         node.resize_inputs(index + 1)
-    node.replace_input_with(index, add_initializer(node.graph, f"{name}_folded", array))
+    old = node.inputs[index]
+    name = f"{node.outputs[0].name}_bias" if old is None else old.name or "folded"
+    node.replace_input_with(index, None)
+    if old is not None and not old.uses() and not old.is_graph_output():
+        graph.initializers.pop(name, None)
+    node.replace_input_with(index, add_initializer(graph, name, array))
 
 
 def absorb(node: ir.Node, after: ir.Node) -> None:

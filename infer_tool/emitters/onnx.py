@@ -40,7 +40,7 @@ def save_onnx(
 
     """
     _check_not_own(model, path)
-    if _weight_bytes(model) <= inline_limit:
+    if weight_bytes(model) <= inline_limit:
         with atomic_path(path, force=force) as temporary:
             _write_inline(model, temporary)
             if check is not None:
@@ -87,7 +87,8 @@ def _save_external(
         kept.unlink(missing_ok=True)
 
 
-def _weight_bytes(model: ir.Model) -> int:
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initialisers."""
     return sum(
         value.const_value.nbytes
         for graph in model.graphs()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +14,11 @@ import onnx_ir as ir
 
 from infer_runtime import TensorInfo
 from infer_runtime.errors import ModelError
+from infer_tool.emitters.onnx import INLINE_LIMIT, weight_bytes
 from infer_tool.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 QUIET = 4  # only fatal messages: everything else arrives as an exception
 _DTYPES = {"float": "float32", "double": "float64"}
@@ -37,9 +39,13 @@ class OnnxRuntimeEngine:
         self.version = str(ort.__version__)
         self._failures = _failures()
         label = "the model" if isinstance(model, ir.Model) else str(model)
+        # A message beyond 2 GiB cannot be serialised; its weights go to a file while it is loaded.
+        self._folder = tempfile.TemporaryDirectory(prefix="infertool-")
         try:
             self._session = ort.InferenceSession(
-                _serialised(model), options, providers=["CPUExecutionProvider"]
+                _serialised(model, Path(self._folder.name)),
+                options,
+                providers=["CPUExecutionProvider"],
             )
         except self._failures as error:
             raise ModelError(f"{label}: ONNX Runtime refuses it: {_first_line(error)}") from error
@@ -68,9 +74,12 @@ def version() -> str | None:
         return None
 
 
-def _serialised(model: str | Path | ir.Model) -> bytes | str:
+def _serialised(model: str | Path | ir.Model, folder: Path) -> bytes | str:
     if isinstance(model, (str, os.PathLike)):
         return str(model)
+    if weight_bytes(model) > INLINE_LIMIT:
+        ir.save(model.clone(), folder / "model.onnx", external_data="model.onnx.data")
+        return str(folder / "model.onnx")
     return bytes(ir.to_proto(model).SerializeToString())
 
 
