@@ -7,7 +7,9 @@ when the command runs.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 # typer carries its own copy of click since 0.25 and depends on click before; this finds either.
 _PARSE_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+INTERRUPTED = 130
 _EXAMPLES = (
     "infertool convert model.pt2 -o model.onnx",
     "infertool optimize model.onnx -o small.onnx",
@@ -96,17 +99,23 @@ def _fail(message: str, status: int) -> int:
 
 def _invoke(arguments: Sequence[str] | None) -> int:
     result = _app()(args=arguments, standalone_mode=False, prog_name="infertool")
-    return result if isinstance(result, int) else 0
+    status = result if isinstance(result, int) else 0
+    if status == INTERRUPTED:  # some versions of typer swallow Ctrl-C
+        raise KeyboardInterrupt
+    return status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return (and exit with) the documented status."""
+    # A stop request must run the clean-up, as Ctrl-C does.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = _invoke(arguments)
     except Exception as error:  # noqa: BLE001 - the one place where every failure gets its status
         status = _status_of(error)
     except KeyboardInterrupt:
-        status = _fail("interrupted; nothing was written", 130)
+        status = _fail("interrupted; nothing was written", INTERRUPTED)
     if arguments is None:
         sys.exit(status)
     return status
@@ -120,7 +129,7 @@ def _status_of(error: Exception) -> int:
     if isinstance(error, _PARSE_ERROR):
         return _parse_status(error)
     if isinstance(error, typer.Abort):
-        return _fail("aborted", 130)
+        return _fail("interrupted; nothing was written", INTERRUPTED)
     if isinstance(error, MemoryError):
         return _fail(f"out of memory: {error}", LimitError.exit_code)
     if isinstance(error, OSError):

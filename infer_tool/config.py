@@ -12,6 +12,7 @@ from pathlib import Path  # noqa: TC003 - the command line reads these annotatio
 from passes.config import OptimizeConfig
 from quant.config import QuantizeConfig
 
+THREADS_HELP = "Threads of the engine; 0 is its default."
 ENGINE_HELP = "Engine that runs the models: onnxruntime, reference. Default: the fastest one here."
 
 
@@ -79,7 +80,8 @@ class Data:
         },
     )
     samples: int = field(
-        default=0, metadata={"help": "Use at most this many evaluation samples; 0 means all."}
+        default=0,
+        metadata={"help": "Most evaluation samples to use; 0 means all.", "min": 0},
     )
 
 
@@ -128,9 +130,11 @@ class Timing:
     """How latency is measured."""
 
     engine: str = field(default="auto", metadata={"help": ENGINE_HELP})
-    threads: int = field(default=1, metadata={"help": "Threads of the engine; 0 is its default."})
+    threads: int = field(
+        default=1, metadata={"help": "Threads of the engine; 0 is its default.", "min": 0}
+    )
     runs: int = field(
-        default=50, metadata={"help": "Timed runs of each model; 0 measures no latency."}
+        default=50, metadata={"help": "Timed runs of each model; 0 measures no latency.", "min": 0}
     )
 
 
@@ -179,7 +183,8 @@ class Quantize(Talk, Output, Source, Shapes, Data, Gates, Timing, QuantizeConfig
         metadata={"help": "Evaluation samples, instead of a part of --data.", "metavar": "DATA"},
     )
     calib_samples: int = field(
-        default=128, metadata={"help": "Calibration samples taken from --data or --calib."}
+        default=128,
+        metadata={"help": "Samples for calibration, from --data or --calib.", "min": 1},
     )
     metric: str = field(
         default="auto",
@@ -210,7 +215,7 @@ class Verify(Talk, Source, Shapes, Data):
         default=None,
         metadata={"help": "Judge by signal to noise instead: at least this many dB."},
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the inputs made without --data."})
+    seed: int = field(default=0, metadata={"help": "Seed of inputs made without --data.", "min": 0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,15 +231,17 @@ class Bench(Talk, Shapes):
     engine: tuple[str, ...] = field(
         default=(), metadata={"help": "Engines, repeat for more. Default: every one here."}
     )
-    threads: int = field(default=1, metadata={"help": "Threads of the engine; 0 is its default."})
-    runs: int = field(default=50, metadata={"help": "Timed runs of each model."})
-    warmup: int = field(default=5, metadata={"help": "Runs before the clock starts."})
-    batch: int = field(default=1, metadata={"help": "Size of a dynamic first dimension."})
+    threads: int = field(
+        default=1, metadata={"help": "Threads of the engine; 0 is its default.", "min": 0}
+    )
+    runs: int = field(default=50, metadata={"help": "Timed runs of each model.", "min": 1})
+    warmup: int = field(default=5, metadata={"help": "Runs before the clock starts.", "min": 0})
+    batch: int = field(default=1, metadata={"help": "Size of a dynamic first dimension.", "min": 1})
     max_latency: str | None = field(
         default=None,
         metadata={"help": "Largest median of every row, e.g. 5ms.", "metavar": "TIME"},
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the inputs."})
+    seed: int = field(default=0, metadata={"help": "Seed of the inputs.", "min": 0})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ def command_function(config: type[Talk], run: Callable[[Talk], None]) -> Callabl
     """A function whose parameters are the fields of `config`, for typer to parse."""
 
     def command(**values: Any) -> None:
-        run(config(**{name: _frozen(value) for name, value in values.items()}))
+        run(_checked(config, values))
 
     hints = typing.get_type_hints(config, include_extras=True)
     parameters = [_parameter(f, hints[f.name]) for f in fields(config)]
@@ -42,6 +42,16 @@ def build_config(config: type[Talk], values: Mapping[str, Any]) -> Talk:
     for f in fields(config):
         if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
             raise UsageError(f"option {f.name!r} is required")
+    return _checked(config, values)
+
+
+def _checked(config: type[Talk], values: Mapping[str, Any]) -> Talk:
+    """The configuration; UsageError for a number below what its field allows."""
+    for f in fields(config):
+        least = f.metadata.get("min")
+        value = values.get(f.name, f.default)
+        if least is not None and value < least:
+            raise UsageError(f"--{f.name.replace('_', '-')} {value}: expected at least {least}")
     return config(**{name: _frozen(value) for name, value in values.items()})
 
 

@@ -18,6 +18,9 @@ class OptimizeConfig:
     )
     tolerance: float = field(
         default=1e-4,
-        metadata={"help": "Largest error allowed, relative to the output's largest value."},
+        metadata={
+            "help": "Largest error allowed, relative to the output's largest value.",
+            "min": 0,
+        },
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the inputs made for checks."})
+    seed: int = field(default=0, metadata={"help": "Seed of the inputs made for checks.", "min": 0})

@@ -51,7 +51,7 @@ MAX_ROUNDS = 10
 
 @dataclass
 class PassRecord:
-    """What one pass did over all rounds; pairs are before its first run, and with its own changes."""
+    """What one pass did over all rounds; pairs are before its first run and after its changes."""
 
     name: str
     seconds: float

@@ -37,4 +37,4 @@ class QuantizeConfig:
     exclude: tuple[str, ...] = field(
         default=(), metadata={"help": "Node that stays in float. Repeat for more."}
     )
-    seed: int = field(default=0, metadata={"help": "Seed of every random choice."})
+    seed: int = field(default=0, metadata={"help": "Seed of every random choice.", "min": 0})

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
+from passes.base import all_nodes, is_op
 from passes.graph import add_initializer, constant, fresh_name, take_description
 from passes.mean_to_pool import MeanToPool
 from passes.remove_unused import RemoveUnused
@@ -52,6 +53,8 @@ def quantize_static(
         UsageError: wrong data or option, or nothing in the model can be quantised.
 
     """
+    if any(is_op(n, "QuantizeLinear", "DequantizeLinear") for n in all_nodes(model)):
+        raise UsageError("the model is quantised already; start from its float source")
     source = model.clone()
     MeanToPool().apply(source)
     copy = source.clone()

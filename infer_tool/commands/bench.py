@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from infer_runtime.errors import UsageError
 from infer_tool.engines import open_engine
 from infer_tool.gates import raise_missed
 from infer_tool.ledger import new_report, stage
@@ -30,8 +29,6 @@ def run(config: Bench, ui: Terminal) -> Report:
         GateError: --max-latency was missed.
 
     """
-    if config.runs < 1 or config.warmup < 0 or config.batch < 1:
-        raise UsageError("--runs and --batch must be at least 1, --warmup at least 0")
     check_report_folder(config.report)
     limit = parse_milliseconds(config.max_latency, "max-latency") if config.max_latency else None
     report = new_report("bench", config)

@@ -8,6 +8,7 @@ from infer_runtime import Session
 from infer_runtime.errors import UsageError
 from infer_tool.files import check_output
 from infer_tool.gates import parse_limits
+from infer_tool.importers.detect import detect
 from infer_tool.ledger import new_report
 from infer_tool.report.write import check_report_folder
 from infer_tool.steps import load_model, optimise, proof_feeds, prove_import, write_verified
@@ -31,10 +32,10 @@ def run(config: Optimize, ui: Terminal) -> Report:
     check_output(config.output, config.force)
     check_report_folder(config.report)
     parse_limits(config)
+    if (kind := detect(config.model)) != "onnx":
+        raise UsageError(f"{config.model}: is {kind}, not ONNX; use infertool convert")
     report = new_report("optimize", config)
     imported = load_model(report, ui, config.model)
-    if imported.kind != "onnx":
-        raise UsageError(f"{config.model}: is {imported.kind}, not ONNX; use infertool convert")
     feeds = proof_feeds(Session(imported.model).inputs, config.seed, config.shape)
     wanted = prove_import(report, ui, imported, feeds, config.tolerance)
     model = optimise(report, ui, imported.model, config, feeds)

@@ -87,8 +87,6 @@ def open_parts(
             "no calibration data: give --data DATA, or --calib and --eval; "
             "--calib synthetic uses random inputs and says so in the result"
         )
-    if config.calib_samples < 1:
-        raise UsageError(f"--calib-samples {config.calib_samples}: expected at least 1")
     whole = config.eval or config.data
     if whole is None:
         raise UsageError("no evaluation data: give --eval DATA beside --calib")

@@ -72,9 +72,13 @@ def _strip(model: ir.Model) -> None:
     """Doc strings and metadata of exporters hold stack traces with the paths of one machine."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
+    stamps = dict(model.metadata_props)
     ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.update(stamps)
     for holder in (model, model.graph):
+        own = {k: v for k, v in holder.metadata_props.items() if k.startswith("infertool.")}
         holder.metadata_props.clear()
+        holder.metadata_props.update(own)
         holder.doc_string = None
     model.producer_name, model.producer_version = "infertool", None
 

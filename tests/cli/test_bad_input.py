@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,6 +94,9 @@ def test_pickle_advice_and_payload(cli, tmp_path) -> None:
         (["quantize", "x.onnx", "-o", "y.onnx", "--scheme", "int7"], ["int7", "int8"]),
         (["bench"], ["models"]),
         (["convert", "x.onnx", "-o", "y.onnx", "--max-size", "huge"], ["--max-size", "huge"]),
+        (["quantize", "x.onnx", "-o", "y.onnx", "--threads", "-1"], ["--threads -1", "at least 0"]),
+        (["quantize", "x.onnx", "-o", "y.onnx", "--calib-samples", "0"], ["--calib-samples 0"]),
+        (["bench", "x.onnx", "--runs", "0"], ["--runs 0", "at least 1"]),
     ],
 )
 def test_bad_options(cli, tmp_path, monkeypatch, arguments, words) -> None:
@@ -219,6 +223,31 @@ def test_failure_as_json(cli, tmp_path) -> None:
     document = json.loads(outcome.out)
     assert outcome.status == document["error"]["exit_code"] == 2
     assert document["passed"] is False
+
+
+def test_quantised_already(cli, tmp_path, tiny, tiny_data) -> None:
+    arguments = ["--data", tiny_data, "--calib-samples", "20"]
+    assert cli("quantize", tiny, "-o", tmp_path / "q.onnx", *arguments).status == 0
+    outcome = cli("quantize", tmp_path / "q.onnx", "-o", tmp_path / "r.onnx", *arguments)
+    _one_line(outcome, 2, "quantised already")
+
+
+def test_terminated_leaves_nothing(tmp_path, tiny) -> None:
+    """SIGTERM in the middle of the work: no output, no temporary file."""
+    code = (
+        "import os, signal, sys\n"
+        "from infer_tool import steps\n"
+        "from infer_tool.cli import main\n"
+        "steps.describe_file = lambda *a: os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"sys.exit(main(['optimize', {str(tiny)!r}, '-o', {str(tmp_path / 'o.onnx')!r}]))"
+    )
+    before = _files(tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 130
+    assert "nothing was written" in result.stderr
+    assert _files(tmp_path) == before
 
 
 def test_report_folder_is_a_file(cli, tmp_path, tiny) -> None:

@@ -164,6 +164,27 @@ def test_verify_finds_a_changed_weight(cli, tiny, tmp_path) -> None:
     assert cli("verify", tiny, changed, "--tolerance", "0.5").status == 0
 
 
+def test_verify_across_formats_and_synthetic_stamp(cli, samples, tmp_path) -> None:
+    """A .pt2 has no output names: compared by position, and said so."""
+    outcome = cli("verify", samples / "digits_cnn.pt2", samples / "digits_cnn.onnx", "--json")
+    assert outcome.status == 0, outcome.err
+    assert "by position" in json.loads(outcome.out)["warnings"][0]
+    arguments = [
+        "--calib",
+        "synthetic",
+        "--eval",
+        samples / "digits.npz",
+        "-o",
+        tmp_path / "s.onnx",
+    ]
+    outcome = cli("quantize", samples / "digits_cnn.onnx", *arguments, "--json")
+    assert "synthetic" in json.loads(outcome.out)["warnings"][0]
+    assert cli("optimize", tmp_path / "s.onnx", "-o", tmp_path / "t.onnx").status == 0
+    for name in ("s.onnx", "t.onnx"):
+        stamps = {p.key: p.value for p in onnx.load(tmp_path / name).metadata_props}
+        assert stamps == {"infertool.calibration": "synthetic"}
+
+
 def test_verify_wants_the_same_inputs(cli, tiny, samples) -> None:
     outcome = cli("verify", tiny, samples / "digits_cnn.onnx")
     assert outcome.status == 2
