@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from infer_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -32,7 +32,12 @@ class Engine(Protocol):
 
 
 def open_engine(
-    name: str, model: str | Path | ir.Model, *, threads: int = 0, optimize: bool = True
+    name: str,
+    model: str | Path | ir.Model,
+    *,
+    threads: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    optimize: bool = True,
 ) -> Engine:
     """Load a model on an engine.
 
@@ -40,19 +45,35 @@ def open_engine(
         name: one of `ENGINES`.
         model: a file or a model in memory.
         threads: 0 leaves the engine's default.
+        shapes: sizes of inputs with dynamic dimensions, fixed for as long as the engine lives.
         optimize: False runs the graph node by node, as it is written, where the engine can.
 
     Raises:
-        UsageError: no such engine.
+        UsageError: no such engine, or no such input in `shapes`.
         MissingExtraError: the engine is not installed.
         ModelError: the engine refuses the model.
 
     """
     if name not in ENGINES:
         raise UsageError(f"--engine {name!r}: expected one of auto, {', '.join(ENGINES)}")
+    if shapes:
+        model = _with_shapes(model, shapes)
     module = import_module(f"infer_tool.engines.{name}")
     engine: Engine = module.open_model(model, threads, optimize)
     return engine
+
+
+def _with_shapes(model: str | Path | ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
+    """A copy whose inputs have these shapes."""
+    import onnx_ir as ir
+
+    copy = model.clone() if isinstance(model, ir.Model) else ir.load(model)
+    inputs = {value.name: value for value in copy.graph.inputs}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise UsageError(f"no input named {name!r}; the inputs are {list(inputs)}")
+        inputs[name].shape = ir.Shape(shape)
+    return copy
 
 
 def available_engines() -> dict[str, str | None]:

@@ -39,13 +39,10 @@ class OnnxRuntimeEngine:
         self.version = str(ort.__version__)
         self._failures = _failures()
         label = "the model" if isinstance(model, ir.Model) else str(model)
-        # A message beyond 2 GiB cannot be serialised; its weights go to a file while it is loaded.
-        self._folder = tempfile.TemporaryDirectory(prefix="infertool-")
+        content, self._folder = _loadable(model)
         try:
             self._session = ort.InferenceSession(
-                _serialised(model, Path(self._folder.name)),
-                options,
-                providers=["CPUExecutionProvider"],
+                content, options, providers=["CPUExecutionProvider"]
             )
         except self._failures as error:
             raise ModelError(f"{label}: ONNX Runtime refuses it: {_first_line(error)}") from error
@@ -74,13 +71,19 @@ def version() -> str | None:
         return None
 
 
-def _serialised(model: str | Path | ir.Model, folder: Path) -> bytes | str:
+def _loadable(
+    model: str | Path | ir.Model,
+) -> tuple[bytes | str, tempfile.TemporaryDirectory[str] | None]:
+    """What a session loads, and the folder that must live as long as it does."""
     if isinstance(model, (str, os.PathLike)):
-        return str(model)
-    if weight_bytes(model) > INLINE_LIMIT:
-        ir.save(model.clone(), folder / "model.onnx", external_data="model.onnx.data")
-        return str(folder / "model.onnx")
-    return bytes(ir.to_proto(model).SerializeToString())
+        return str(model), None
+    if weight_bytes(model) <= INLINE_LIMIT:
+        return bytes(ir.to_proto(model).SerializeToString()), None
+    # A message beyond 2 GiB cannot be serialised: the weights go to a file of their own.
+    folder = tempfile.TemporaryDirectory(prefix="infertool-")
+    path = Path(folder.name) / "model.onnx"
+    ir.save(model.clone(), path, external_data="model.onnx.data")
+    return str(path), folder
 
 
 def _failures() -> tuple[type[Exception], ...]:
