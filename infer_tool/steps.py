@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
-from infer_runtime.errors import MismatchError
+from infer_runtime.errors import MismatchError, ModelError
 from infer_tool.emitters.onnx import save_onnx
 from infer_tool.engines import available_engines, open_engine
 from infer_tool.files import sha256
@@ -94,13 +94,27 @@ def prove_import(
     """Compare the imported graph with its source framework; returns the framework's outputs."""
     with ui.step("compare with the source framework"), stage(report, "compare") as line:
         session = Session(imported.model)
-        wanted = [imported.reference(feed) for feed in feeds]
-        results = [session.run(feed) for feed in feeds]
+        try:
+            wanted = [imported.reference(feed) for feed in feeds]
+            results = [session.run(feed) for feed in feeds]
+        except ModelError as error:
+            raise ModelError(f"{error}{_shape_hint(session.inputs, feeds)}") from error
         record = worst_over(wanted, results)
         line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
     line.options = {"samples": len(feeds), "tolerance": tolerance}
     require_equal(record, tolerance, "the imported graph differs from the source framework")
     return wanted
+
+
+def _shape_hint(inputs: Sequence[TensorInfo], feeds: list[dict[str, Any]]) -> str:
+    """A model that fails on made inputs often needs other sizes than 1."""
+    dynamic = [
+        i.name for i in inputs if not i.shape or not all(isinstance(d, int) for d in i.shape)
+    ]
+    if not dynamic:
+        return ""
+    tried = ", ".join(f"{n}:{'x'.join(map(str, feeds[0][n].shape)) or 'scalar'}" for n in dynamic)
+    return f"; tried with inputs {tried}: give the real sizes with --shape"
 
 
 def optimise(

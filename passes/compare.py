@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Difference:
     """Of two arrays: absolute errors in their own unit, the rest without unit.
 
-    `max_rel` is the largest error over the largest finite magnitude of the reference; `sqnr_db` is
-    10 log10(signal power / error power).
+    `max_rel` is the largest error over the largest finite magnitude of the reference, or over
+    0.01 where that is smaller; `sqnr_db` is 10 log10(signal power / error power).
     """
 
     max_abs: float
@@ -31,6 +31,9 @@ class Difference:
     cosine: float
 
 
+# A detector's scores on random inputs are all but zero; float32 sums of larger terms, they carry
+# errors of 1e-8 that no ratio to themselves describes.
+SMALLEST_MAGNITUDE = 0.01
 WORST = Difference(math.inf, math.inf, math.inf, -math.inf, -1.0)
 EQUAL = Difference(0.0, 0.0, 0.0, math.inf, 1.0)
 
@@ -65,7 +68,7 @@ def _finite_difference(r: Array, c: Array) -> Difference:
     norms = math.sqrt(signal * float(c @ c))
     return Difference(
         max_abs=largest,
-        max_rel=largest / magnitude if magnitude else math.inf,
+        max_rel=largest / max(magnitude, SMALLEST_MAGNITUDE),
         mean_abs=float(error.mean()),
         sqnr_db=10 * math.log10(signal / noise) if signal else -math.inf,
         cosine=float(r @ c) / norms if norms else 0.0,

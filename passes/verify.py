@@ -75,8 +75,10 @@ def _verify_nodes(
                 )
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH:
+                # Branches beside each other may use the same names; inner and outer may not.
                 scope = frozenset(known)
-                _verify_graph(attribute.as_graph(), model, functions, scope, names, node_names)
+                inner = attribute.as_graph()
+                _verify_graph(inner, model, functions, scope, set(names), set(node_names))
         for value in node.outputs:
             if value.name:
                 _claim(value, names)

@@ -8,14 +8,14 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
 from infer_runtime.errors import ModelError
 from passes.facts import opset
 from passes.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import onnx_ir as ir
 
 OPSET = 20
 OLDEST, NEWEST = 7, 26  # before 7 broadcasting is another one; 26 is ONNX Runtime's ceiling
@@ -30,6 +30,7 @@ def normalise(model: ir.Model, source: str) -> ir.Model:
 
     """
     _plain_domain(model)
+    _plain_dimensions(model)
     _convert_opset(model, source)
     _strip(model)
     _name_nodes(model)
@@ -49,6 +50,15 @@ def _plain_domain(model: ir.Model) -> None:
     for node in model.graph.all_nodes():
         if node.domain == "ai.onnx":
             node.domain = ""
+
+
+def _plain_dimensions(model: ir.Model) -> None:
+    """Some exporters write a dynamic dimension as -1."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+            value.shape = ir.Shape(
+                [None if isinstance(d, int) and d < 0 else d for d in value.shape]
+            )
 
 
 def _convert_opset(model: ir.Model, source: str) -> None:

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 
 def _one_line(outcome, status: int, *words: str) -> None:
@@ -164,6 +166,22 @@ def test_existing_output(cli, tmp_path, tiny, tiny_data, command) -> None:
     assert output.read_text() == "precious"
     assert cli(command, tiny, "-o", output, "--force", *extra).status == 0
     assert output.read_bytes()[:8] != b"precious"
+
+
+def test_sizes_that_do_not_work_are_named(cli, tmp_path) -> None:
+    """Reflecting a single element is not possible: the user must say how long the input is."""
+    pads = numpy_helper.from_array(np.array([0, 2, 0, 2]), "p")
+    graph = helper.make_graph(
+        [helper.make_node("Pad", ["x", "p"], ["y"], mode="reflect", name="pad")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "T"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [pads],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
+    _one_line(cli("optimize", path, "-o", tmp_path / "o.onnx"), 3, "x:1x1", "--shape")
+    assert cli("optimize", path, "-o", tmp_path / "o.onnx", "--shape", "x:2x9").status == 0
 
 
 def test_output_is_the_input(cli, tiny) -> None:

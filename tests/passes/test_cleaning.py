@@ -37,6 +37,13 @@ def test_value_used_in_a_subgraph_stays(apply_pass, make) -> None:
     assert apply_pass(RemoveUnused(), make(text))[0] == ["Neg", "If"]
 
 
+def test_branches_may_use_the_same_names(apply_pass, make) -> None:
+    text = """t (bool c, float[2] x) => (float[2] y)
+    { y = If (c) <then_branch = th () => (float[2] p) { a = Relu(x)  p = Neg(a) },
+                  else_branch = el () => (float[2] p) { a = Abs(x)  p = Exp(a) }> }"""
+    assert apply_pass(RemoveUnused(), make(text))[0] == ["If"]
+
+
 def test_constants_fold_in_one_walk(apply_pass, make) -> None:
     text = """t (float[2] x, float[2] k) => (float[2] y)
     { a = Add(k, k)  b = Sqrt(a)  y = Mul(x, b) }"""

@@ -117,6 +117,11 @@ def test_opsets_out_of_range(tmp_path, opset) -> None:
         import_source(str(path), ImportOptions())
 
 
+def test_negative_dimensions_are_dynamic(tmp_path) -> None:
+    path = _model(tmp_path / "m.onnx", 13, [helper.make_node("Relu", ["x"], ["y"])], [-1, 3])
+    _check(path, _f(5, 3))
+
+
 def test_unknown_operator_is_named(tmp_path) -> None:
     path = _model(tmp_path / "m.onnx", 20, [helper.make_node("Rellu", ["x"], ["y"], name="r")], [2])
     with pytest.raises(ModelError, match=r"node r \(Rellu\): no operator"):
