@@ -53,20 +53,30 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it when the body succeeds, else remove it.
 
     Raises:
-        UsageError: see `check_output`.
+        UsageError: see `check_output`; also for a disk that is full.
 
     """
     check_output(path, force)
     temporary = temporary_name(path)
     try:
         yield temporary
-        _sync(temporary)
-        temporary.replace(path)
+        with written(path):
+            sync(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Say which output the system refused to write, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def sync(path: Path) -> None:
     """On disk before it gets its name: a crash must not leave an empty file under it."""
     handle = os.open(path, os.O_RDONLY)
     try:

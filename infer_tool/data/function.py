@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import UsageError
+from infer_tool.reason import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
 
@@ -24,14 +26,29 @@ def load_function(spec: str) -> Callable[..., Any]:
     """
     where, _, name = spec.rpartition(":")
     try:
-        module = _load_file(where) if where.endswith(".py") else importlib.import_module(where)
-    except (ImportError, SyntaxError, FileNotFoundError, ValueError) as error:
-        raise UsageError(f"{spec}: cannot import {where!r}: {error}") from error
+        with _at_home():
+            module = _load_file(where) if where.endswith(".py") else importlib.import_module(where)
+    except Exception as error:
+        # The user's own code: whatever it raises is the answer.
+        raise UsageError(f"{spec}: cannot import {where!r}: {reason(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise UsageError(f"{spec}: {where!r} has no function {name!r}")
     found: Callable[..., Any] = function
     return found
+
+
+@contextlib.contextmanager
+def _at_home() -> Iterator[None]:
+    """Modules of the working folder can be named; what they print leaves stdout alone."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(here)
 
 
 def _load_file(where: str) -> ModuleType:

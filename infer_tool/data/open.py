@@ -9,7 +9,7 @@ from infer_runtime.errors import UsageError
 from infer_tool.data.arrays import open_folder, open_npz
 from infer_tool.data.dataset import Dataset, whole
 from infer_tool.data.function import load_function
-from infer_tool.data.generated import from_function
+from infer_tool.data.generated import GeneratedSamples
 from infer_tool.data.images import IMAGE_SUFFIXES, open_images
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def open_dataset(
     if path.is_file() and path.suffix != ".py":
         return whole(open_npz(path, inputs))
     if ":" in spec and not path.exists():
-        return whole(from_function(spec, load_function(spec), inputs))
+        return whole(GeneratedSamples(spec, load_function(spec), inputs))
     raise UsageError(f"{spec}: no such file or folder")
 
 

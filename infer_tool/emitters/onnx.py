@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from infer_tool.files import atomic_path, check_output
+from infer_tool.files import atomic_path, check_output, sync, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+    Check = Callable[[Path], None]
 
 # A protobuf message ends at 2 GiB; below this everything fits into one file with room to spare.
 INLINE_LIMIT = 1_500_000_000
+PRODUCER = "infertool"
 
 
 def save_onnx(
     model: ir.Model,
     path: Path,
     *,
-    check: Callable[[Path], None] | None = None,
+    check: Check | None = None,
     force: bool = False,
     inline_limit: int = INLINE_LIMIT,
 ) -> None:
@@ -40,68 +45,76 @@ def save_onnx(
 
     """
     _check_not_own(model, path)
-    if weight_bytes(model) <= inline_limit:
+    copy = model.clone()
+    copy.producer_name = PRODUCER
+    if _weight_bytes(model) <= inline_limit:
         with atomic_path(path, force=force) as temporary:
-            _write_inline(model, temporary)
+            with written(path):
+                _write_inline(copy, temporary)
             if check is not None:
                 check(temporary)
-        return
-    _save_external(model, path, check, force)
+    else:
+        _save_external(copy, path, check, force)
+
+
+def file_bytes(path: Path) -> int:
+    """Size of a model file and of the data files that it names."""
+    model = ir.load(path.absolute())
+    data = {t.path for t in _tensors(model) if isinstance(t, ir.ExternalTensor)}
+    return path.stat().st_size + sum(Path(p).stat().st_size for p in data)
 
 
 def _write_inline(model: ir.Model, path: Path) -> None:
-    path.write_bytes(ir.to_proto(_loaded(model)).SerializeToString(deterministic=True))
-
-
-def _loaded(model: ir.Model) -> ir.Model:
-    """A copy whose weights are in memory: an inline file refers to no other."""
-    copy = model.clone()
-    for graph in copy.graphs():
+    """An inline file refers to no other: its weights are read into memory first."""
+    for graph in model.graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
-    return copy
+    path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
-def _save_external(
-    model: ir.Model, path: Path, check: Callable[[Path], None] | None, force: bool
-) -> None:
-    """The data file is written under its own name, as the model names it; removed on failure."""
+def _save_external(model: ir.Model, path: Path, check: Check | None, force: bool) -> None:
+    """Both files are made under their final names in a folder of their own, then moved.
+
+    A model names its data file, so neither can be checked under a temporary name. The data goes
+    first: until the model follows, nothing refers to it.
+    """
     data = path.with_name(f"{path.name}.data")
+    check_output(path, force)
     check_output(data, force)
-    kept = data.with_name(f".{data.name}.kept")
-    if data.exists():
-        data.replace(kept)
-    done = False
-    try:
-        with atomic_path(path, force=force) as temporary:
-            ir.save(model.clone(), temporary, external_data=data.name)
-            if check is not None:
-                check(temporary)
-        done = True
-    finally:
-        if not done:
-            data.unlink(missing_ok=True)
-            if kept.exists():
-                kept.replace(data)
-        kept.unlink(missing_ok=True)
+    with _folder_beside(path) as folder:
+        files = [folder / data.name, folder / path.name]
+        with written(path):
+            ir.save(model, files[1], external_data=data.name)
+            for file in files:
+                sync(file)
+        if check is not None:
+            check(files[1])
+        with written(path):
+            for file, target in zip(files, (data, path), strict=True):
+                file.replace(target)
 
 
-def weight_bytes(model: ir.Model) -> int:
-    """Bytes of all initialisers."""
-    return sum(
-        value.const_value.nbytes
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    )
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    with TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as folder:
+        yield Path(folder)
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(model))
+
+
+def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
 
 
 def _check_not_own(model: ir.Model, path: Path) -> None:
     """Overwriting data that the model still reads would destroy it."""
     targets = {os.path.realpath(path), os.path.realpath(f"{path}.data")}
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor) and os.path.realpath(tensor.path) in targets:
-                raise UsageError(f"{path}: the model's own weights are there; give another name")
+    for tensor in _tensors(model):
+        if isinstance(tensor, ir.ExternalTensor) and os.path.realpath(tensor.path) in targets:
+            raise UsageError(f"{path}: the model's own weights are there; give another name")

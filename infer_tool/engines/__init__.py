@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from infer_runtime import TensorInfo
 
+    Shapes = Mapping[str, Sequence[int]]
+
 ENGINES = ("onnxruntime", "reference")
 
 
@@ -25,9 +27,16 @@ class Engine(Protocol):
     name: str
     version: str
     inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
 
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-        """Outputs by name."""
+        """Outputs by name.
+
+        Raises:
+            FeedError: a feed does not fit the model.
+            ModelError: the engine fails.
+
+        """
         ...
 
 
@@ -36,7 +45,7 @@ def open_engine(
     model: str | Path | ir.Model,
     *,
     threads: int = 0,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Shapes | None = None,
     optimize: bool = True,
 ) -> Engine:
     """Load a model on an engine.
@@ -45,11 +54,11 @@ def open_engine(
         name: one of `ENGINES`.
         model: a file or a model in memory.
         threads: 0 leaves the engine's default.
-        shapes: sizes of inputs with dynamic dimensions, fixed for as long as the engine lives.
+        shapes: sizes that inputs with dynamic dimensions will have; an engine may use them.
         optimize: False runs the graph node by node, as it is written, where the engine can.
 
     Raises:
-        UsageError: no such engine, or no such input in `shapes`.
+        UsageError: no such engine, or `shapes` do not fit the model.
         MissingExtraError: the engine is not installed.
         ModelError: the engine refuses the model.
 
@@ -59,7 +68,8 @@ def open_engine(
     if shapes:
         model = _with_shapes(model, shapes)
     module = import_module(f"infer_tool.engines.{name}")
-    engine: Engine = module.open_model(model, threads, optimize)
+    engine: Engine = module.open_model(model, threads, optimize, shapes or {})
+    _check_shapes(engine, shapes or {})
     return engine
 
 
@@ -79,3 +89,17 @@ def _with_shapes(model: str | Path | ir.Model, shapes: Mapping[str, Sequence[int
 def available_engines() -> dict[str, str | None]:
     """Version of each engine, None where it is not installed; imports none of them."""
     return {name: import_module(f"infer_tool.engines.{name}").version() for name in ENGINES}
+
+
+def _check_shapes(engine: Engine, shapes: Shapes) -> None:
+    infos = {info.name: info for info in engine.inputs}
+    for name, shape in shapes.items():
+        if name not in infos:
+            raise UsageError(f"shape of {name!r}: the model's inputs are {', '.join(infos)}")
+        wanted = infos[name].shape
+        fits = wanted is None or (
+            len(wanted) == len(shape)
+            and all(not isinstance(w, int) or w == s for w, s in zip(wanted, shape, strict=True))
+        )
+        if not fits:
+            raise UsageError(f"shape {list(shape)} of {name!r}: the model has {list(wanted or ())}")

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
-import tempfile
+from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from infer_runtime import TensorInfo
-from infer_runtime.errors import ModelError
-from infer_tool.emitters.onnx import INLINE_LIMIT, weight_bytes
+from infer_runtime.errors import FeedError, ModelError
+from infer_runtime.session import checked_feed
+from infer_tool.emitters.onnx import save_onnx
 from infer_tool.extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    Shapes = Mapping[str, Sequence[int]]
 
 QUIET = 4  # only fatal messages: everything else arrives as an exception
 _DTYPES = {"float": "float32", "double": "float64"}
@@ -29,38 +34,55 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, model: str | Path | ir.Model, threads: int, optimize: bool) -> None:
+    def __init__(
+        self, model: str | Path | ir.Model, threads: int, optimize: bool, shapes: Shapes
+    ) -> None:
         ort = require("onnxruntime", "engines")
         options = ort.SessionOptions()
         options.log_severity_level = QUIET
         options.intra_op_num_threads = threads
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        for symbol, size in _symbols(model, shapes).items():
+            options.add_free_dimension_override_by_name(symbol, size)
         self.version = str(ort.__version__)
-        self._failures = _failures()
-        label = "the model" if isinstance(model, ir.Model) else str(model)
-        content, self._folder = _loadable(model)
-        try:
-            self._session = ort.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
-        except self._failures as error:
-            raise ModelError(f"{label}: ONNX Runtime refuses it: {_first_line(error)}") from error
+        self._session = _open(ort, model, options)
         self.inputs = tuple(_info(i) for i in self._session.get_inputs())
-        self._outputs = [o.name for o in self._session.get_outputs()]
+        self.outputs = tuple(_info(o) for o in self._session.get_outputs())
+        self._names = [o.name for o in self.outputs]
 
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-        """Outputs by name."""
+        """Outputs by name.
+
+        Raises:
+            FeedError: a feed does not fit the model.
+            ModelError: the engine fails.
+
+        """
         try:
-            values = self._session.run(self._outputs, dict(feeds))
-        except self._failures as error:
+            values = self._session.run(self._names, dict(feeds))
+        except _failures() as error:
+            self._check(feeds)
             raise ModelError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
-        return dict(zip(self._outputs, values, strict=True))
+        return dict(zip(self._names, values, strict=True))
+
+    def _check(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Only after a failure, which keeps it out of what is timed."""
+        infos = {info.name: info for info in self.inputs}
+        for name in feeds:
+            if name not in infos:
+                raise FeedError(f"no input named {name!r}; the inputs are {list(infos)}")
+        for name, info in infos.items():
+            if name not in feeds:
+                raise FeedError(f"input {name!r} has no feed; the inputs are {list(infos)}")
+            checked_feed(info, feeds[name])
 
 
-def open_model(model: str | Path | ir.Model, threads: int, optimize: bool) -> OnnxRuntimeEngine:
+def open_model(
+    model: str | Path | ir.Model, threads: int, optimize: bool, shapes: Shapes
+) -> OnnxRuntimeEngine:
     """Load a model."""
-    return OnnxRuntimeEngine(model, threads, optimize)
+    return OnnxRuntimeEngine(model, threads, optimize, shapes)
 
 
 def version() -> str | None:
@@ -71,21 +93,43 @@ def version() -> str | None:
         return None
 
 
-def _loadable(
-    model: str | Path | ir.Model,
-) -> tuple[bytes | str, tempfile.TemporaryDirectory[str] | None]:
-    """What a session loads, and the folder that must live as long as it does."""
+def _open(ort: Any, model: str | Path | ir.Model, options: Any) -> Any:
+    label = "the model" if isinstance(model, ir.Model) else str(model)
+    try:
+        with _as_file(model) as path:
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except _failures() as error:
+        raise ModelError(f"{label}: ONNX Runtime refuses it: {_first_line(error)}") from error
+
+
+@contextmanager
+def _as_file(model: str | Path | ir.Model) -> Iterator[Path]:
+    """A model in memory as a file: its weights may be larger than a message, or lie elsewhere."""
     if isinstance(model, (str, os.PathLike)):
-        return str(model), None
-    if weight_bytes(model) <= INLINE_LIMIT:
-        return bytes(ir.to_proto(model).SerializeToString()), None
-    # A message beyond 2 GiB cannot be serialised: the weights go to a file of their own.
-    folder = tempfile.TemporaryDirectory(prefix="infertool-")
-    path = Path(folder.name) / "model.onnx"
-    ir.save(model.clone(), path, external_data="model.onnx.data")
-    return str(path), folder
+        yield Path(model)
+        return
+    with TemporaryDirectory(prefix="infertool-") as folder:
+        path = Path(folder) / "model.onnx"
+        save_onnx(model, path)
+        yield path
 
 
+def _symbols(model: str | Path | ir.Model, shapes: Shapes) -> dict[str, int]:
+    """Sizes of the symbolic dimensions of inputs; those without a name stay dynamic."""
+    if not shapes:
+        return {}
+    graph = (model if isinstance(model, ir.Model) else ir.load(model)).graph
+    return {
+        str(dimension.value): size
+        for value in graph.inputs
+        for dimension, size in zip(
+            value.shape or (), shapes.get(value.name or "", ()), strict=False
+        )
+        if isinstance(dimension, ir.SymbolicDim) and dimension.value
+    }
+
+
+@cache
 def _failures() -> tuple[type[Exception], ...]:
     """What a session raises; the classes have no common base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state

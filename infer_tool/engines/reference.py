@@ -8,7 +8,7 @@ from infer_runtime import Session
 from infer_tool.version import version as own_version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -24,6 +24,7 @@ class ReferenceEngine:
         self.version = version()
         self._session = Session(model)
         self.inputs = self._session.inputs
+        self.outputs = self._session.outputs
 
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         """Outputs by name."""
@@ -34,6 +35,7 @@ def open_model(
     model: str | Path | ir.Model,
     threads: int,  # noqa: ARG001 - the threads are BLAS's, set before NumPy loads
     optimize: bool,  # noqa: ARG001 - the graph always runs as it is written
+    shapes: Mapping[str, Sequence[int]],  # noqa: ARG001 - nothing is specialised
 ) -> ReferenceEngine:
     """Load a model."""
     return ReferenceEngine(model)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from infer_runtime.errors import ModelError
 from infer_tool.importers.detect import detect
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     Outputs = dict[str, np.ndarray[Any, Any]]
     Run = Callable[[Mapping[str, np.ndarray[Any, Any]]], Outputs]
+
+MODULES = {"onnx": "onnx", "pt2": "torch_export", "torch": "torch_module"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ def import_source(source: str, options: ImportOptions) -> Imported:
 
     """
     kind = detect(source)
-    module = {"onnx": "onnx", "pt2": "torch_export", "torch": "torch_module"}[kind]
-    imported: Imported = import_module(f"infer_tool.importers.{module}").load(source, options)
+    if kind not in MODULES:
+        raise ModelError(f"{source}: {kind} is not supported yet; export it to ONNX")
+    imported: Imported = import_module(f"infer_tool.importers.{MODULES[kind]}").load(
+        source, options
+    )
     return imported

@@ -10,32 +10,46 @@ from infer_runtime.errors import ModelError, UsageError
 
 MODULE = re.compile(r"^[\w./\\-]+:[A-Za-z_]\w*$")
 DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
+PICKLE = re.compile(rb"\x80[\x02-\x05]")
 HEAD = 4096
 ASCII_END = 127
 PICKLE_ADVICE = (
     "loading it would run code; save the model with "
     "torch.export.save(torch.export.export(module, args), 'model.pt2')"
 )
+SAVED_MODEL = "saved_model.pb"
 
 
 def detect(source: str) -> str:
-    """'onnx', 'pt2' or 'torch' (module:factory).
+    """'onnx', 'pt2', 'torch' (module:factory), 'keras' or 'saved_model'.
 
     Raises:
-        UsageError: nothing is there, or it is a folder.
+        UsageError: nothing readable is there, or it is a folder of another kind.
         ModelError: the content is of a kind that is refused, naming it.
 
     """
     path = Path(source)
-    if not path.exists():
-        if MODULE.match(source) and not DRIVE.match(source):
-            return "torch"
-        raise UsageError(f"{source}: no such file")
+    try:
+        return _existing(source, path) if path.exists() else _not_a_path(source)
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
+
+
+def _not_a_path(source: str) -> str:
+    if MODULE.match(source) and not DRIVE.match(source):
+        return "torch"
+    raise UsageError(f"{source}: no such file")
+
+
+def _existing(source: str, path: Path) -> str:
     if path.is_dir():
-        raise UsageError(f"{source}: is a folder, not a model file{_folder_hint(path)}")
+        if (path / SAVED_MODEL).is_file():
+            return "saved_model"
+        raise UsageError(f"{source}: is a folder, not a model file")
+    if not path.is_file():
+        raise UsageError(f"{source}: is not a regular file")
     with path.open("rb") as handle:
-        head = handle.read(HEAD)
-    return _by_content(source, path, head)
+        return _by_content(source, path, handle.read(HEAD))
 
 
 def _by_content(source: str, path: Path, head: bytes) -> str:
@@ -43,14 +57,15 @@ def _by_content(source: str, path: Path, head: bytes) -> str:
         raise ModelError(f"{source}: the file is empty")
     if head.startswith(b"PK"):
         return _by_listing(source, path)
-    if re.match(rb"\x80[\x02-\x05]", head):
+    if PICKLE.match(head):
         raise ModelError(f"{source}: is a pickle; {PICKLE_ADVICE}")
     if head[4:8] == b"TFL3":
         raise ModelError(f"{source}: is a TFLite model, which is not supported yet")
     if head.startswith(b"\x89HDF"):
-        raise ModelError(f"{source}: is a Keras HDF5 model, which is not supported yet")
+        raise ModelError(f"{source}: is an HDF5 file; save the Keras model again as .keras")
     if _is_text(head):
-        raise ModelError(f"{source}: is a text file, not a model")
+        hint = f"; name its factory, {source}:function" if path.suffix == ".py" else ""
+        raise ModelError(f"{source}: is a text file, not a model{hint}")
     return "onnx"
 
 
@@ -58,24 +73,18 @@ def _by_listing(source: str, path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise ModelError(f"{source}: is a damaged zip archive; copy it again") from error
-    parts = [n.partition("/")[2] for n in names]
-    if "archive_format" in parts and any(n.startswith("models/") for n in parts):
+    inner = [name.partition("/")[2] for name in names]
+    if "archive_format" in inner and any(name.startswith("models/") for name in inner):
         return "pt2"
-    if any(n.startswith("code/") for n in parts):
+    if any(name.startswith("code/") for name in inner):
         raise ModelError(f"{source}: is TorchScript, which is not supported yet; use torch.export")
-    if any(n.endswith("data.pkl") for n in names):
+    if any(name.endswith("data.pkl") for name in names):
         raise ModelError(f"{source}: is a pickled module or state dict; {PICKLE_ADVICE}")
-    if "config.json" in names and any(n.endswith(".weights.h5") for n in names):
-        raise ModelError(f"{source}: is a Keras model, which is not supported yet")
+    if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
+        return "keras"
     raise ModelError(f"{source}: is a zip archive, but not a .pt2 of torch.export.save")
-
-
-def _folder_hint(path: Path) -> str:
-    if (path / "saved_model.pb").exists():
-        return "; TensorFlow SavedModels are not supported yet"
-    return ""
 
 
 def _is_text(head: bytes) -> bool:

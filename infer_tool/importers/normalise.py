@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from infer_runtime.errors import ModelError
+from infer_tool.importers.opset import convert_opset
+from infer_tool.quiet import quiet
 from passes.facts import opset
 from passes.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 OPSET = 20
 OLDEST, NEWEST = 7, 26  # before 7 broadcasting is another one; 26 is ONNX Runtime's ceiling
 IR_VERSION = 10
+# Until then every initialiser had to be listed as an input too, which made none of them optional.
+LISTED_INITIALISERS = 4
+
+STAMP = "infertool."
 
 
 def normalise(model: ir.Model, source: str) -> ir.Model:
@@ -30,9 +32,13 @@ def normalise(model: ir.Model, source: str) -> ir.Model:
 
     """
     _plain_domain(model)
-    _plain_dimensions(model)
-    _convert_opset(model, source)
+    _check_opset(model, source)
+    _unlist_initialisers(model)
+    _name_values(model)
     _strip(model)
+    if opset(model) < OPSET:
+        convert_opset(model, OPSET, source)
+        _name_values(model)
     _name_nodes(model)
     _infer_types(model)
     model.ir_version = IR_VERSION if opset(model) <= OPSET else max(IR_VERSION, model.ir_version)
@@ -45,66 +51,105 @@ def normalise(model: ir.Model, source: str) -> ir.Model:
 
 def _plain_domain(model: ir.Model) -> None:
     """'ai.onnx' is another name of the standard domain."""
-    if "ai.onnx" in model.opset_imports:
-        model.opset_imports.setdefault("", model.opset_imports.pop("ai.onnx"))
-    for node in model.graph.all_nodes():
+    for holder in bodies(model):
+        if "ai.onnx" in holder.opset_imports:
+            holder.opset_imports.setdefault("", holder.opset_imports.pop("ai.onnx"))
+    for node in _all_nodes(model):
         if node.domain == "ai.onnx":
             node.domain = ""
 
 
-def _plain_dimensions(model: ir.Model) -> None:
-    """Some exporters write a dynamic dimension as -1."""
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
-            value.shape = ir.Shape(
-                [None if isinstance(d, int) and d < 0 else d for d in value.shape]
-            )
-
-
-def _convert_opset(model: ir.Model, source: str) -> None:
+def _check_opset(model: ir.Model, source: str) -> None:
     current = opset(model)
     if not OLDEST <= current <= NEWEST:
         raise ModelError(
             f"{source}: opset {current} is not supported; expected {OLDEST} to {NEWEST}"
         )
-    if current >= OPSET:
-        return
-    from onnxscript import version_converter
 
-    with quiet():
-        # Without the fallback older operators keep their form under the new number.
-        version_converter.convert_version(model, OPSET, fallback=True)
-    if opset(model) != OPSET:
-        raise ModelError(f"{source}: opset {current} could not be converted to {OPSET}")
+
+def _unlist_initialisers(model: ir.Model) -> None:
+    if model.ir_version < LISTED_INITIALISERS:
+        from onnx_ir.passes.common import RemoveInitializersFromInputsPass
+
+        RemoveInitializersFromInputsPass()(model)
 
 
 def _strip(model: ir.Model) -> None:
-    """Doc strings and metadata of exporters hold stack traces with the paths of one machine."""
+    """Doc strings and metadata of exporters hold stack traces with the paths of one machine.
+
+    Our own stamps on the model stay: how it was calibrated must not be lost on the way.
+    """
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    stamps = dict(model.metadata_props)
+    stamps = {k: v for k, v in model.metadata_props.items() if k.startswith(STAMP)}
     ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
     model.metadata_props.update(stamps)
-    for holder in (model, model.graph):
-        own = {k: v for k, v in holder.metadata_props.items() if k.startswith("infertool.")}
+    model.doc_string = None
+    for holder in (*bodies(model), *model.graphs()):
         holder.metadata_props.clear()
-        holder.metadata_props.update(own)
         holder.doc_string = None
     model.producer_name, model.producer_version = "infertool", None
 
 
 def _name_nodes(model: ir.Model) -> None:
     """Every node gets a unique name; a name that is unique already stays."""
-    taken: set[str] = set()
-    numbers: dict[str, int] = {}
-    for node in model.graph.all_nodes():
-        base = node.name or node.op_type.lower()
+    names = _Names()
+    for node in _all_nodes(model):
+        node.name = names.claim(node.name or node.op_type.lower())
+
+
+def _name_values(model: ir.Model) -> None:
+    """Every value gets a name of its own, also across subgraphs; inputs and outputs keep theirs.
+
+    The two branches of an If may use one name for two values, which ONNX allows and nothing that
+    looks values up by name survives.
+    """
+    names = _Names()
+    seen: set[int] = set()
+    for value in _values(model):
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if value.name or value.uses():
+            value.name = names.claim(value.name or "value")
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    """All values, those that the outside knows first."""
+    yield from (*model.graph.inputs, *model.graph.outputs)
+    for graph in model.graphs():
+        yield from (*graph.inputs, *graph.initializers.values())
+    for function in model.functions.values():
+        yield from function.inputs
+    for node in _all_nodes(model):
+        yield from node.outputs
+
+
+def _all_nodes(model: ir.Model) -> Iterable[ir.Node]:
+    for body in bodies(model):
+        yield from body.all_nodes()
+
+
+def bodies(model: ir.Model) -> list[ir.Graph | ir.Function]:
+    """What has nodes and opsets of its own."""
+    return [model.graph, *model.functions.values()]
+
+
+class _Names:
+    """Hands each name out once; the next who asks gets a number added."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
+
+    def claim(self, base: str) -> str:
         name = base
-        while name in taken:
-            numbers[base] = numbers.get(base, 0) + 1
-            name = f"{base}_{numbers[base]}"
-        node.name = name
-        taken.add(name)
+        while name in self._taken:
+            self._numbers[base] = self._numbers.get(base, 0) + 1
+            name = f"{base}_{self._numbers[base]}"
+        self._taken.add(name)
+        return name
 
 
 def _infer_types(model: ir.Model) -> None:
@@ -112,20 +157,3 @@ def _infer_types(model: ir.Model) -> None:
 
     with quiet():
         ShapeInferencePass()(model)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Converters talk on stdout and through loggers; stdout is ours."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)

@@ -11,12 +11,17 @@ from infer_runtime import Session
 from infer_runtime.errors import ModelError
 from infer_tool.engines import available_engines, open_engine
 from infer_tool.importers import Imported, ImportOptions
-from infer_tool.importers.normalise import normalise
+from infer_tool.importers.normalise import bodies, normalise
+from infer_tool.quiet import quiet
+from infer_tool.reason import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from infer_tool.importers import Outputs
+
+# What wrong values raise in onnx, onnx_ir and here.
+DAMAGE = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
 
 
 def load(source: str, options: ImportOptions) -> Imported:  # noqa: ARG001 - the file says it all
@@ -30,50 +35,106 @@ def load(source: str, options: ImportOptions) -> Imported:  # noqa: ARG001 - the
 
     """
     path = Path(source)
-    model = read(path)
-    check_external_data(path, model)
-    return Imported(normalise(model, source), "onnx", path, _LazyReference(path))
+    try:
+        model = read(path)
+        check_texts(path, model)
+        check_tensors(path, model)
+        model = normalise(model, source)
+    except DAMAGE as error:
+        # A damaged file that still parses fails wherever its first wrong value is used.
+        raise ModelError(
+            f"{path}: not an ONNX model, or damaged ({reason(error)}); copy it again"
+        ) from error
+    return Imported(model, "onnx", path, _LazyReference(path))
 
 
 def read(path: Path) -> ir.Model:
-    """Parse a file; large weights stay on disk."""
+    """Parse a file; external weights stay on disk.
+
+    Raises:
+        ModelError: the content is no ONNX model, or damaged.
+
+    """
     from google.protobuf.message import DecodeError
 
     try:
-        model = ir.load(path)
-    except (DecodeError, ValueError, TypeError, KeyError) as error:
+        # Only with a folder in its path does onnx_ir check where external data lies.
+        with quiet():
+            model = ir.load(path.absolute())
+    except (DecodeError, ir.serde.SerdeError) as error:
         raise ModelError(
-            f"{path}: not an ONNX model, or damaged ({_first_line(error)}); copy it again"
+            f"{path}: not an ONNX model, or damaged ({reason(error)}); copy it again"
         ) from error
     if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
         raise ModelError(f"{path}: not an ONNX model: it holds no graph")
     return model
 
 
-def check_external_data(path: Path, model: ir.Model) -> None:
-    """External data must exist, be large enough, and lie inside the model's folder."""
-    folder = path.resolve().parent
+def check_texts(path: Path, model: ir.Model) -> None:
+    """Damage shows as names that no exporter writes; they would also break messages and logs."""
+    for holder in bodies(model):
+        for node in holder.all_nodes():
+            values = [v.name for v in (*node.inputs, *node.outputs) if v is not None]
+            for text in (node.op_type, node.domain, node.name, *values):
+                if text and not (isinstance(text, str) and text.isprintable()):
+                    raise ModelError(f"{path}: damaged: {text!r} is no name; copy it again")
+
+
+def check_tensors(path: Path, model: ir.Model) -> None:
+    """Every constant must have all its bytes, and external ones inside the model's folder.
+
+    Raises:
+        ModelError: naming the constant.
+
+    """
+    folder = path.absolute().parent.resolve()
+    for name, tensor in constants(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            _check_external(path, folder, name, tensor)
+        elif isinstance(tensor, ir.TensorProtoTensor):
+            _check_inline(path, name, tensor)
+
+
+def constants(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """All initialisers and tensor attributes, at every level."""
     for graph in model.graphs():
         for name, value in graph.initializers.items():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                _check_tensor(path, folder, name, tensor)
+            if value.const_value is not None:
+                yield name, value.const_value
+    for holder in bodies(model):
+        for node in holder.all_nodes():
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    yield f"{node.name or node.op_type}.{attribute.name}", attribute.as_tensor()
 
 
-def _check_tensor(path: Path, folder: Path, name: str, tensor: ir.ExternalTensor) -> None:
+def _check_external(path: Path, folder: Path, name: str, tensor: ir.ExternalTensor) -> None:
     location = str(tensor.location)
     data = (folder / location).resolve()
     if Path(location).is_absolute() or not data.is_relative_to(folder):
         raise ModelError(
-            f"{path}: initialiser {name!r} lies at {location!r}, outside the model's folder"
+            f"{path}: constant {name!r} lies at {location!r}, outside the model's folder; "
+            "copy the data file there"
         )
     if not data.is_file():
         raise ModelError(f"{path}: its data file {location!r} is missing; put it beside the model")
-    start = tensor.offset or 0
-    end = start + max(tensor.length or 0, tensor.nbytes)
-    if end > data.stat().st_size:
+    if data.stat().st_nlink > 1:
+        raise ModelError(f"{path}: its data file {location!r} has hard links; make a plain copy")
+    start, size = tensor.offset or 0, tensor.nbytes
+    if start < 0 or tensor.length not in (None, 0, size):
+        raise ModelError(f"{path}: constant {name!r} has a wrong place in {location!r}")
+    if start + size > data.stat().st_size:
         raise ModelError(
-            f"{path}: its data file {location!r} ends before initialiser {name!r}; copy it again"
+            f"{path}: its data file {location!r} ends before constant {name!r}; copy it again"
+        )
+
+
+def _check_inline(path: Path, name: str, tensor: ir.TensorProtoTensor) -> None:
+    proto = tensor.raw
+    if proto.HasField("raw_data") and len(proto.raw_data) != tensor.nbytes:
+        raise ModelError(
+            f"{path}: constant {name!r} has {len(proto.raw_data)} bytes, its shape needs "
+            f"{tensor.nbytes}; the file is damaged"
         )
 
 
@@ -95,10 +156,4 @@ class _LazyReference:
             return Session(self._path).run
         try:
             return open_engine("onnxruntime", self._path, optimize=False).run
-        except ModelError:
-            # A file that is newer than ONNX Runtime (IR version, opset) is still one of ours.
-            return Session(self._path).run
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:120] if str(error).strip() else "unreadable"
+        return Session(self._path).run

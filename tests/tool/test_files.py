@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -9,9 +11,9 @@ import onnxruntime as ort
 import pytest
 
 from infer_runtime.errors import MismatchError, UsageError
-from infer_tool.emitters.onnx import save_onnx
+from infer_tool.emitters.onnx import file_bytes, save_onnx
 from infer_tool.engines import available_engines, open_engine
-from infer_tool.files import atomic_path
+from infer_tool.files import atomic_path, check_output, sha256, written
 
 FEED = {"x": np.ones(4, np.float32)}
 
@@ -90,3 +92,86 @@ def test_own_external_weights_are_not_overwritten(tmp_path, model) -> None:
         save_onnx(loaded, path, inline_limit=0, force=True)
     save_onnx(loaded, tmp_path / "inline.onnx")
     assert ort.InferenceSession(tmp_path / "inline.onnx").run(None, FEED)[0][0, 0] == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "files"), [(1600, ["m.onnx"]), (1599, ["m.onnx", "m.onnx.data"])]
+)
+def test_large_weights_get_a_file_of_their_own(tmp_path, model, limit, files) -> None:
+    path = tmp_path / "m.onnx"
+    save_onnx(model, path, inline_limit=limit)
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
+    assert file_bytes(path) == sum(p.stat().st_size for p in tmp_path.iterdir())
+
+
+def test_both_files_can_be_moved_and_replaced(tmp_path, model) -> None:
+    path = tmp_path / "m.onnx"
+    save_onnx(model, path, inline_limit=0)
+    with pytest.raises(UsageError, match="--force"):
+        save_onnx(model, path, inline_limit=0)
+    path.unlink()
+    with pytest.raises(UsageError, match=r"m\.onnx\.data: exists already"):
+        save_onnx(model, path, inline_limit=0)
+    before = sha256(tmp_path / "m.onnx.data")
+    save_onnx(model, path, inline_limit=0, force=True)
+    assert sha256(tmp_path / "m.onnx.data") == before
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("m.onnx", "m.onnx.data"):
+        (tmp_path / name).rename(moved / name)
+    assert ort.InferenceSession(moved / "m.onnx").run(None, FEED)[0][0, 0] == 2
+
+
+def test_the_check_sees_a_model_that_runs(tmp_path, model) -> None:
+    for limit in (0, 10**9):
+        path = tmp_path / f"m{limit}.onnx"
+        seen = []
+
+        def check(temporary, path=path, seen=seen) -> None:
+            assert not path.exists()
+            seen.append(open_engine("onnxruntime", temporary).run(FEED)["y"][0, 0])
+
+        save_onnx(model, path, check=check, inline_limit=limit)
+        assert seen == [2]
+
+
+def test_the_model_is_not_changed(tmp_path, model) -> None:
+    model.producer_name = "somebody"
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    for limit in (0, 10**9):
+        save_onnx(model, tmp_path / f"{limit}.onnx", inline_limit=limit)
+        assert onnx.load(tmp_path / f"{limit}.onnx").producer_name == "infertool"
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+
+
+def test_a_full_disk_is_one_line(tmp_path, model) -> None:
+    """/dev/full answers every write as a full disk does."""
+    device = Path("/dev/full")
+    if not device.exists():
+        pytest.skip("no /dev/full here")
+
+    def write() -> None:
+        with atomic_path(tmp_path / "f", force=False) as temporary:
+            temporary.symlink_to(device)
+            with written(tmp_path / "f"):
+                temporary.write_bytes(bytes(1 << 20))
+
+    with pytest.raises(UsageError, match="f: cannot be written: No space left on device"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing/f", "folder .*missing does not exist; create it first"),
+        ("file/f", "folder .*file is not a folder"),
+        ("", "is a folder; name a file in it"),
+        ("file", "exists already; give another name or --force"),
+    ],
+)
+def test_outputs_that_cannot_be(tmp_path, name, message) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=message):
+        check_output(tmp_path / name, force=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

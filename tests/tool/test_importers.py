@@ -319,3 +319,101 @@ def test_without_torch_the_extra_is_named(tmp_path) -> None:
     )
     assert result.returncode == MissingExtraError.exit_code
     assert "pip install 'infertool[torch]'" in result.stderr
+
+
+class Flexible(torch.nn.Module):
+    """An optional input between two others, and outputs with names."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor | None = None, c: torch.Tensor = None):
+        total = a + c
+        return {"total": total if b is None else total * b, "parts": {"first": a * 2}}
+
+
+def make_flexible() -> torch.nn.Module:
+    """The factory."""
+    return Flexible()
+
+
+def test_inputs_are_bound_by_name_and_outputs_keep_theirs() -> None:
+    options = ImportOptions(inputs=("c:batchx3", "a:batchx3"))
+    imported = import_source(f"{__file__}:make_flexible", options)
+    feeds = {"a": _f(4, 3), "c": _f(4, 3)}
+    for got in (Session(imported.model).run(feeds), imported.reference(feeds)):
+        assert list(got) == ["total", "parts.first"]
+        np.testing.assert_array_equal(got["total"], feeds["a"] + feeds["c"])
+        np.testing.assert_array_equal(got["parts.first"], feeds["a"] * 2)
+    assert {str(v.shape[0]) for v in imported.model.graph.inputs} == {"batch"}
+
+
+def test_inputs_of_other_names_go_by_position() -> None:
+    options = ImportOptions(inputs=("image:nx4", "scale:nx2"))
+    model = import_source(f"{__file__}:make_net", options).model
+    assert [(v.name, str(v.shape[0])) for v in model.graph.inputs] == [
+        ("image", "n"),
+        ("scale", "n"),
+    ]
+    assert [str(v.shape[0]) for v in model.graph.outputs] == ["n", "n"]
+
+
+def test_one_wrong_input_name() -> None:
+    with pytest.raises(UsageError, match=r"--input lift: .* takes left, right"):
+        import_source(f"{__file__}:make_net", ImportOptions(inputs=("lift:2x4", "right:2x2")))
+
+
+class Types(torch.nn.Module):
+    """Integer, boolean, scalar and half-precision inputs."""
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, k: torch.Tensor, h: torch.Tensor):
+        return torch.where(mask, ids.to(torch.float32) * k, h.to(torch.float32))
+
+
+def make_types() -> torch.nn.Module:
+    """The factory."""
+    return Types()
+
+
+def test_inputs_of_other_types() -> None:
+    inputs = ("ids:3:int64", "mask:3:bool", "k:", "h:3:float16")
+    imported = import_source(f"{__file__}:make_types", ImportOptions(inputs=inputs))
+    feeds = {
+        "ids": np.array([1, 2, 3]), "mask": np.array([True, False, True]),
+        "k": np.array(0.5, np.float32), "h": np.array([7, 8, 9], np.float16),
+    }  # fmt: skip
+    for run in (Session(imported.model).run, imported.reference):
+        (got,) = run(feeds).values()
+        np.testing.assert_array_equal(got, np.float32([0.5, 8, 1.5]))
+
+
+@pytest.mark.parametrize("dtype", ["str", "complex64", "datetime64"])
+def test_types_that_no_tensor_has(dtype) -> None:
+    with pytest.raises(UsageError, match="dtype"):
+        parse_input(f"x:2:{dtype}")
+
+
+def test_nothing_local_in_what_torch_exports(tmp_path) -> None:
+    """torch writes a stack trace with paths into every node."""
+    model = import_source(str(_program(tmp_path)), ImportOptions()).model
+    content = ir.to_proto(model).SerializeToString()
+    assert __file__.encode() not in content
+    assert b"stack_trace" not in content
+
+
+def test_damaged_programs(tmp_path) -> None:
+    source = _program(tmp_path)
+    whole = source.read_bytes()
+    for size in (10, 300, len(whole) // 2, len(whole) - 30):
+        source.write_bytes(whole[:size])
+        with pytest.raises(ModelError, match=r"net\.pt2: "):
+            import_source(str(source), ImportOptions())
+
+
+def test_a_program_that_onnx_cannot_express(tmp_path) -> None:
+    class Svd(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvals(x)
+
+    torch.export.save(torch.export.export(Svd(), (torch.eye(3),)), tmp_path / "svd.pt2")
+    with pytest.raises(ModelError, match=r"svd\.pt2: torch cannot convert it") as caught:
+        import_source(str(tmp_path / "svd.pt2"), ImportOptions())
+    assert "\n" not in str(caught.value)
+    assert "eig" in str(caught.value)
