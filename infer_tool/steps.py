@@ -20,7 +20,7 @@ from passes.feeds import random_feeds
 from passes.pipeline import optimize as run_passes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -94,11 +94,8 @@ def prove_import(
     """Compare the imported graph with its source framework; returns the framework's outputs."""
     with ui.step("compare with the source framework"), stage(report, "compare") as line:
         session = Session(imported.model)
-        try:
-            wanted = [imported.reference(feed) for feed in feeds]
-            results = [session.run(feed) for feed in feeds]
-        except ModelError as error:
-            raise ModelError(f"{error}{_shape_hint(session.inputs, feeds)}") from error
+        wanted = run_all(imported.reference, feeds)
+        results = run_all(session.run, feeds)
         record = worst_over(wanted, results)
         line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
     line.options = {"samples": len(feeds), "tolerance": tolerance}
@@ -106,15 +103,17 @@ def prove_import(
     return wanted
 
 
-def _shape_hint(inputs: Sequence[TensorInfo], feeds: list[dict[str, Any]]) -> str:
-    """A model that fails on made inputs often needs other sizes than 1."""
-    dynamic = [
-        i.name for i in inputs if not i.shape or not all(isinstance(d, int) for d in i.shape)
-    ]
-    if not dynamic:
-        return ""
-    tried = ", ".join(f"{n}:{'x'.join(map(str, feeds[0][n].shape)) or 'scalar'}" for n in dynamic)
-    return f"; tried with inputs {tried}: give the real sizes with --shape"
+def run_all(
+    run: Callable[[Mapping[str, Any]], dict[str, Any]], feeds: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Run on made inputs; a model that fails on them often needs other sizes than 1."""
+    try:
+        return [run(feed) for feed in feeds]
+    except ModelError as error:
+        tried = ", ".join(f"{n}:{'x'.join(map(str, x.shape)) or '()'}" for n, x in feeds[0].items())
+        raise ModelError(
+            f"{error}; tried with {tried}: give real sizes with --shape if these are wrong"
+        ) from error
 
 
 def optimise(
@@ -139,7 +138,7 @@ def check_file(
     for name in installed_engines():
         with ui.step(f"verify with {name}"), stage(report, f"verify:{name}") as line:
             engine = open_engine(name, path)
-            record = worst_over(wanted, [engine.run(feed) for feed in feeds])
+            record = worst_over(wanted, run_all(engine.run, feeds))
             line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
         require_equal(record, tolerance, f"the written file differs from its source on {name}")
 

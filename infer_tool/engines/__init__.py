@@ -65,25 +65,10 @@ def open_engine(
     """
     if name not in ENGINES:
         raise UsageError(f"--engine {name!r}: expected one of auto, {', '.join(ENGINES)}")
-    if shapes:
-        model = _with_shapes(model, shapes)
     module = import_module(f"infer_tool.engines.{name}")
     engine: Engine = module.open_model(model, threads, optimize, shapes or {})
     _check_shapes(engine, shapes or {})
     return engine
-
-
-def _with_shapes(model: str | Path | ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
-    """A copy whose inputs have these shapes."""
-    import onnx_ir as ir
-
-    copy = model.clone() if isinstance(model, ir.Model) else ir.load(model)
-    inputs = {value.name: value for value in copy.graph.inputs}
-    for name, shape in shapes.items():
-        if name not in inputs:
-            raise UsageError(f"no input named {name!r}; the inputs are {list(inputs)}")
-        inputs[name].shape = ir.Shape(shape)
-    return copy
 
 
 def available_engines() -> dict[str, str | None]:

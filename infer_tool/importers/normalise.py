@@ -32,6 +32,7 @@ def normalise(model: ir.Model, source: str) -> ir.Model:
 
     """
     _plain_domain(model)
+    _plain_dimensions(model)
     _check_opset(model, source)
     _unlist_initialisers(model)
     _name_values(model)
@@ -57,6 +58,14 @@ def _plain_domain(model: ir.Model) -> None:
     for node in _all_nodes(model):
         if node.domain == "ai.onnx":
             node.domain = ""
+
+
+def _plain_dimensions(model: ir.Model) -> None:
+    """Some exporters write a dynamic dimension as -1."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+            dims = [None if isinstance(d, int) and d < 0 else d for d in value.shape]
+            value.shape = ir.Shape(dims)
 
 
 def _check_opset(model: ir.Model, source: str) -> None:

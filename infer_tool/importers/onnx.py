@@ -27,8 +27,8 @@ DAMAGE = (ValueError, TypeError, KeyError, AttributeError, IndexError, Recursion
 def load(source: str, options: ImportOptions) -> Imported:  # noqa: ARG001 - the file says it all
     """Read, check and normalise a file.
 
-    The reference is ONNX Runtime without optimisations on the original file where it is installed
-    and loads it, else the bundled runtime on the original graph.
+    The reference is ONNX Runtime without optimisations on the original file where it is installed,
+    else the bundled runtime on the original graph.
 
     Raises:
         ModelError: not a model, damaged, of an unknown opset, or reaching outside its folder.
@@ -156,4 +156,6 @@ class _LazyReference:
             return Session(self._path).run
         try:
             return open_engine("onnxruntime", self._path, optimize=False).run
-        return Session(self._path).run
+        except ModelError:
+            # A file that is newer than ONNX Runtime (IR version, opset) is still one of ours.
+            return Session(self._path).run
