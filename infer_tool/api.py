@@ -60,10 +60,11 @@ def doctor(**options: Any) -> Report:
 
 def run_command(name: str, config: Talk) -> Report:
     """Run the command `name`; progress and log go to stderr unless `config.quiet`."""
+    from infer_tool.limits import time_limit
     from infer_tool.ui import Terminal
 
     module = import_module(f"infer_tool.commands.{name}")
-    with Terminal(quiet=config.quiet) as ui:
+    with Terminal(quiet=config.quiet) as ui, time_limit(config.time_budget):
         report: Report = module.run(config, ui)
     return report
 

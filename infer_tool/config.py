@@ -30,6 +30,13 @@ class Talk:
     quiet: bool = field(
         default=False, metadata={"help": "No progress and no log on stderr; errors still show."}
     )
+    time_budget: str | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after this long, e.g. 90s or 10min: exit status 5 and no file.",
+            "metavar": "TIME",
+        },
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

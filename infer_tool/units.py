@@ -12,6 +12,7 @@ _BYTES = {
     "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
 _MILLISECONDS = {"": 1.0, "ms": 1.0, "us": 1e-3, "s": 1e3}
+_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _SHARES = {"": 1.0, "%": 0.01}
 
 
@@ -28,6 +29,14 @@ def parse_bytes(text: str, option: str) -> int:
 def parse_milliseconds(text: str, option: str) -> float:
     """'5ms' -> 5.0, '0.2s' -> 200.0."""
     return _parse(text, option, _MILLISECONDS, "a time such as 5ms")
+
+
+def parse_seconds(text: str, option: str) -> float:
+    """'90s' -> 90.0, '10min' -> 600.0; UsageError unless positive."""
+    seconds = _parse(text, option, _SECONDS, "a time such as 90s or 10min")
+    if seconds <= 0:
+        raise UsageError(f"--{option} {text!r}: expected more than 0")
+    return seconds
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:

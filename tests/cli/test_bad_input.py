@@ -250,6 +250,17 @@ def test_quantised_already(cli, tmp_path, tiny, tiny_data) -> None:
     _one_line(outcome, 2, "quantised already")
 
 
+def test_time_budget(cli, tmp_path, tiny, tiny_data) -> None:
+    arguments = ["--data", tiny_data, "--calib-samples", "20", "-o", tmp_path / "q.onnx"]
+    before = _files(tmp_path)
+    outcome = cli("quantize", tiny, *arguments, "--runs", "100000000", "--time-budget", "1s")
+    assert outcome.status == 5
+    assert "error: the time budget of 1s is spent; no file was written" in outcome.err
+    assert _files(tmp_path) == before
+    _one_line(cli("quantize", tiny, *arguments, "--time-budget", "soon"), 2, "soon", "90s")
+    assert cli("quantize", tiny, *arguments, "--time-budget", "10min").status == 0
+
+
 def test_terminated_leaves_nothing(tmp_path, tiny) -> None:
     """SIGTERM in the middle of the work: no output, no temporary file."""
     code = (

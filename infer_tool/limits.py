@@ -1,0 +1,40 @@
+"""Limits on what a command may use."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from infer_runtime.errors import LimitError, UsageError
+from infer_tool.units import parse_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def time_limit(budget: str | None) -> Iterator[None]:
+    """Raise LimitError in the body when the budget is spent; None is no limit.
+
+    An alarm of the operating system: it interrupts Python code anywhere, and foreign code as soon
+    as that returns, so that the clean-up of whatever was under way runs.
+    """
+    if budget is None:
+        yield
+        return
+    seconds = parse_seconds(budget, "time-budget")
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+        raise UsageError("--time-budget works in the main thread of a POSIX system only")
+
+    def stop(*_: Any) -> None:
+        raise LimitError(f"the time budget of {budget} is spent; no file was written")
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
