@@ -123,6 +123,25 @@ def test_every_calibration(samples, tmp_path, method) -> None:
     assert report.accuracy.drop <= 0.01
 
 
+def error_rate(outputs, labels) -> float:
+    """A metric as a user would write it, larger is better."""
+    return -float(np.mean(outputs["logits"].argmax(1) != labels))
+
+
+def test_metric_of_the_user(samples, tmp_path) -> None:
+    report = quantize(
+        samples / "digits_cnn.onnx",
+        tmp_path / "q.onnx",
+        data=str(samples / "digits.npz"),
+        metric=f"{__file__}:error_rate",
+        samples=50,
+        runs=0,
+    )
+    assert report.accuracy.samples == 50
+    assert -1 <= report.accuracy.reference <= 0
+    assert report.accuracy.drop == report.accuracy.reference - report.accuracy.candidate
+
+
 def test_convert_pt2(cli, samples, tmp_path) -> None:
     output = tmp_path / "m.onnx"
     outcome = cli("convert", samples / "digits_cnn.pt2", "-o", output, "--json")
