@@ -137,9 +137,7 @@ class Timing:
     """How latency is measured."""
 
     engine: str = field(default="auto", metadata={"help": ENGINE_HELP})
-    threads: int = field(
-        default=1, metadata={"help": "Threads of the engine; 0 is its default.", "min": 0}
-    )
+    threads: int = field(default=1, metadata={"help": THREADS_HELP, "min": 0})
     runs: int = field(
         default=50, metadata={"help": "Timed runs of each model; 0 measures no latency.", "min": 0}
     )
@@ -238,9 +236,7 @@ class Bench(Talk, Shapes):
     engine: tuple[str, ...] = field(
         default=(), metadata={"help": "Engines, repeat for more. Default: every one here."}
     )
-    threads: int = field(
-        default=1, metadata={"help": "Threads of the engine; 0 is its default.", "min": 0}
-    )
+    threads: int = field(default=1, metadata={"help": THREADS_HELP, "min": 0})
     runs: int = field(default=50, metadata={"help": "Timed runs of each model.", "min": 1})
     warmup: int = field(default=5, metadata={"help": "Runs before the clock starts.", "min": 0})
     batch: int = field(default=1, metadata={"help": "Size of a dynamic first dimension.", "min": 1})

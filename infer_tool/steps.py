@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, ModelError
-from infer_tool.emitters.onnx import save_onnx
+from infer_tool.emitters.onnx import file_bytes, save_onnx
 from infer_tool.engines import available_engines, open_engine
 from infer_tool.files import sha256
 from infer_tool.gates import apply_gates, parse_limits
@@ -45,22 +45,11 @@ def load_model(report: Report, ui: Terminal, source: str, inputs: tuple[str, ...
     size = found.weight_bytes
     digest = None
     if imported.path is not None:
-        size, digest = model_bytes(imported.path, imported.model), sha256(imported.path)
+        onnx_file = imported.kind == "onnx"
+        size = file_bytes(imported.path) if onnx_file else imported.path.stat().st_size
+        digest = sha256(imported.path)
     report.source = describe(imported.model, source, imported.kind, size, digest)
     return imported
-
-
-def model_bytes(path: Path, model: ir.Model) -> int:
-    """Size of a model file and of the external data files that it names."""
-    import onnx_ir as ir
-
-    data = {
-        tensor.path
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if isinstance(tensor := value.const_value, ir.ExternalTensor)
-    }
-    return path.stat().st_size + sum(Path(p).stat().st_size for p in data)
 
 
 def proof_feeds(
@@ -194,4 +183,4 @@ def write_verified(
 
 def describe_file(model: ir.Model, path: Path, shown: Path) -> Artifact:
     """The facts of a model that was just written to `path` and will be called `shown`."""
-    return describe(model, shown, "onnx", model_bytes(path, model), sha256(path))
+    return describe(model, shown, "onnx", file_bytes(path), sha256(path))

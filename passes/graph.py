@@ -19,14 +19,6 @@ def constant(value: ir.Value | None) -> Array | None:
     return value.const_value.numpy() if value.is_initializer() else None
 
 
-def only_user(value: ir.Value) -> ir.Node | None:
-    """The one node that uses a value, once, when it is not a graph output; else None."""
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output():
-        return None
-    return uses[0].node
-
-
 def shared_reason(value: ir.Value) -> str | None:
     """Why a producer must not be changed: others see its value."""
     if value.is_graph_output():
@@ -116,8 +108,3 @@ def remove_node(node: ir.Node) -> None:
     """Remove a node whose outputs nobody uses any more."""
     assert node.graph is not None
     node.graph.remove(node, safe=True)
-
-
-def opset_of(node: ir.Node, model: ir.Model) -> int:
-    """The opset that gives the node its meaning."""
-    return model.opset_imports.get(node.domain, model.opset_imports.get("", 1))

@@ -120,11 +120,6 @@ def optimize(
     return Optimized(run.model, tuple(run.records.values()))
 
 
-def pass_names() -> list[str]:
-    """Names in the order of the pipeline."""
-    return list(dict.fromkeys(p.name for p in PASSES))
-
-
 def _choose(text: str, passes: Sequence[Pass]) -> list[Pass]:
     names = [part.strip() for part in text.split(",") if part.strip()]
     known = {p.name for p in passes}

@@ -41,16 +41,6 @@ class Parameters:
     zero_point: int
     format: IntegerFormat
 
-    @property
-    def real_low(self) -> float:
-        """Smallest value that the format can hold."""
-        return float(self.scale) * (self.format.low - self.zero_point)
-
-    @property
-    def real_high(self) -> float:
-        """Largest value that the format can hold."""
-        return float(self.scale) * (self.format.high - self.zero_point)
-
 
 def activation_parameters(span: Range, form: IntegerFormat) -> Parameters:
     """Asymmetric parameters over all levels (Jacob et al. 2018, section 2.1).

@@ -104,7 +104,6 @@ class _Emitter:
     config: QuantizeConfig
     weights: set[str] = field(default_factory=set)
     _scalars: dict[tuple[str, bytes], ir.Value] = field(default_factory=dict)
-    _dequantized: dict[str, ir.Value] = field(default_factory=dict)
     _stored: dict[tuple[str, Granularity, bytes], tuple[ir.Value, Array]] = field(
         default_factory=dict
     )

@@ -7,6 +7,7 @@ import platform
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from infer_runtime.registry import known_ops
 from infer_tool.engines import available_engines
 from infer_tool.ledger import new_report, package_versions
 from infer_tool.report.write import check_report_folder
@@ -35,6 +36,11 @@ def run(config: Doctor, ui: Terminal) -> Report:  # noqa: ARG001 - every command
         "rows": [["machine", machine], *versions],
     }
     report.details["Sources"] = {"columns": ["source", "here", "fix"], "rows": _sources()}
+    own = len(known_ops())
+    report.details["Operators"] = {
+        "columns": ["operators of the reference runtime", "count"],
+        "rows": [["kernels of our own", own], ["others", "by the onnx package, where it can"]],
+    }
     report.details["Engines"] = {"columns": ["engine", "here", "fix"], "rows": _engines()}
     return report
 

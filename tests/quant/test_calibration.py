@@ -107,8 +107,10 @@ def test_zero_is_exact_and_the_range_fits(low, width, form) -> None:
     zero = form.quantize(np.zeros(1), np.asarray(p.scale), np.asarray(p.zero_point))
     assert form.dequantize(zero, np.asarray(p.scale), np.asarray(p.zero_point))[0] == 0
     assert form.low <= p.zero_point <= form.high
-    assert p.real_low <= span.low + p.scale
-    assert p.real_high >= span.high - p.scale
+    ends = np.array([form.low, form.high], form.dtype)
+    real = form.dequantize(ends, np.asarray(p.scale), np.asarray(p.zero_point))
+    assert real[0] <= span.low + p.scale
+    assert real[1] >= span.high - p.scale
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([PerTensor(), PerAxis(0), PerAxis(1)]))
