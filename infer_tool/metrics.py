@@ -36,7 +36,7 @@ class Evaluation:
     user: UserMetric | None = None
     samples: int = 0
     hits: list[int] = field(default_factory=lambda: [0, 0])
-    agreed: int = 0
+    agreed: int | None = None  # stays None for outputs that are no class scores
     signal: float = 0.0
     noise: float = 0.0
     dot: float = 0.0
@@ -78,7 +78,7 @@ class Evaluation:
     ) -> None:
         if not is_classifier(r):
             return
-        self.agreed += int(np.sum(r.argmax(1) == c.argmax(1)))
+        self.agreed = (self.agreed or 0) + int(np.sum(r.argmax(1) == c.argmax(1)))
         if labels is not None and self.metric in TOP_K:
             k = TOP_K[self.metric]
             self.hits[0] += _hits(r, labels, k)
@@ -96,7 +96,7 @@ class Evaluation:
             candidate=candidate,
             drop=drop,
             samples=self.samples,
-            agreement=self.agreed / self.samples if self.samples else None,
+            agreement=self.agreement,
             sqnr_db=self.sqnr_db,
             cosine=self.cosine,
             max_abs_error=math.inf if self.poisoned else self.max_abs,
@@ -109,7 +109,7 @@ class Evaluation:
         if self.metric in TOP_K:
             return self.hits[0] / self.samples, self.hits[1] / self.samples
         if self.metric == "agreement":
-            return 1.0, self.agreed / self.samples
+            return 1.0, self.agreement
         if self.metric == "cosine":
             return 1.0, self.cosine
         if self.metric == "max-abs":
@@ -127,6 +127,11 @@ class Evaluation:
             joined = {n: np.concatenate([part[side][n] for part in self.kept]) for n in names}
             scores.append(float(self.user(joined, labels)))
         return scores[0], scores[1]
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the samples whose best class is the same; None without classes."""
+        return None if self.agreed is None else self.agreed / self.samples
 
     @property
     def sqnr_db(self) -> float:

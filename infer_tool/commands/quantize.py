@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from infer_tool.ui import Terminal
 
 CALIBRATION_BATCH = 4  # calibration keeps every activation of a run in reach
-ENGINES_AGREE_DB = 20.0  # engines round differently; more noise than this is a wrong kernel
+# Engines round differently, by a step here and there. More noise than this is a wrong kernel,
+# unless it is small beside what the outputs can be (a detector that finds nothing).
+ENGINES_AGREE_DB = 20.0
+ENGINES_AGREE_REL = 0.05
 ENGINE_SAMPLES = 8
 
 
@@ -168,7 +171,7 @@ def _engines_agree(report: Report, ui: Terminal, path: Path, data: Dataset) -> N
         outputs = {n: e.run(feeds) for n, e in engines.items()}
         record = worst_over([outputs[names[0]]] * len(names), [outputs[n] for n in names])
         line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
-    if not record.sqnr_db >= ENGINES_AGREE_DB:
+    if not (record.sqnr_db >= ENGINES_AGREE_DB or record.max_rel <= ENGINES_AGREE_REL):
         raise MismatchError(
             f"{' and '.join(names)} disagree about the quantised model: {record.sqnr_db:.1f} dB, "
             f"expected at least {ENGINES_AGREE_DB:g}; no file was written"

@@ -54,6 +54,11 @@ def test_cosine_and_max_abs_drop() -> None:
     assert _evaluate("max-abs", [(reference, candidate, None)]).drop == pytest.approx(1.0)
 
 
+def test_no_agreement_without_classes() -> None:
+    maps = np.ones((2, 3, 4, 4))
+    assert _evaluate("cosine", [(maps, maps, None)]).agreement is None
+
+
 def test_nan_the_source_lacks_is_infinite_error() -> None:
     reference, candidate = np.ones((1, 2)), np.array([[1.0, np.nan]])
     result = _evaluate("cosine", [(reference, candidate, None)])
