@@ -45,6 +45,7 @@ CALIBRATION_BATCH = 4  # calibration keeps every activation of a run in reach
 # unless quantisation itself made more: then the accuracy below says what the result is worth.
 ENGINES_AGREE_DB = 20.0
 BELOW_QUANTISATION_DB = 3.0
+FAR_FROM_SOURCE_DB = 10.0  # a tenth of the signal's power is error
 ENGINE_SAMPLES = 8
 
 
@@ -193,13 +194,18 @@ def _latency(
 
 
 def _warn(report: Report) -> None:
-    """A result that is larger or slower than its source is said so, in one line each."""
+    """A result that is far from, larger or slower than its source is said so, a line each."""
     assert report.source is not None
     assert report.artifact is not None
     if report.artifact.bytes >= report.source.bytes:
         report.warnings.append(
             f"the result is larger than its source: {report.artifact.bytes} bytes, "
             f"source {report.source.bytes}"
+        )
+    if report.accuracy and report.accuracy.sqnr_db < FAR_FROM_SOURCE_DB:
+        report.warnings.append(
+            f"the outputs are far from the source's: {report.accuracy.sqnr_db:.1f} dB; try another "
+            "--calibration, --exclude a layer, or gate with --max-drop"
         )
     if report.latency and report.latency[1].p50_ms >= report.latency[0].p50_ms:
         report.warnings.append(
