@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
@@ -48,7 +49,8 @@ def load_model(report: Report, ui: Terminal, source: str, inputs: tuple[str, ...
         onnx_file = imported.kind == "onnx"
         size = file_bytes(imported.path) if onnx_file else imported.path.stat().st_size
         digest = sha256(imported.path)
-    report.source = describe(imported.model, source, imported.kind, size, digest)
+    described = describe(imported.model, source, imported.kind, size, digest)
+    report.source = replace(described, opset=imported.opset or described.opset)
     return imported
 
 

@@ -37,6 +37,7 @@ class Imported:
     kind: str
     path: Path | None
     reference: Run
+    opset: int | None = None  # of the source before it was normalised, where it has one
 
 
 def import_source(source: str, options: ImportOptions) -> Imported:

@@ -14,6 +14,7 @@ from infer_tool.importers import Imported, ImportOptions
 from infer_tool.importers.normalise import bodies, normalise
 from infer_tool.quiet import quiet
 from infer_tool.reason import reason
+from passes.facts import opset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,13 +40,14 @@ def load(source: str, options: ImportOptions) -> Imported:  # noqa: ARG001 - the
         model = read(path)
         check_texts(path, model)
         check_tensors(path, model)
+        written = opset(model)
         model = normalise(model, source)
     except DAMAGE as error:
         # A damaged file that still parses fails wherever its first wrong value is used.
         raise ModelError(
             f"{path}: not an ONNX model, or damaged ({reason(error)}); copy it again"
         ) from error
-    return Imported(model, "onnx", path, _LazyReference(path))
+    return Imported(model, "onnx", path, _LazyReference(path), written)
 
 
 def read(path: Path) -> ir.Model:

@@ -227,6 +227,14 @@ def test_inspect(cli, tiny) -> None:
     assert [row[1] for row in document["details"]["Layers"]["rows"]] == ["Gemm", "Relu", "Gemm"]
 
 
+def test_inspect_shows_the_opset_of_the_file(cli, samples) -> None:
+    outcome = cli("inspect", samples / "digits_keras.onnx", "--json")
+    written = next(
+        o.version for o in onnx.load(samples / "digits_keras.onnx").opset_import if not o.domain
+    )
+    assert json.loads(outcome.out)["source"]["opset"] == written == 18
+
+
 def test_doctor(cli) -> None:
     outcome = cli("doctor")
     assert outcome.status == 0
