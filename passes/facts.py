@@ -11,7 +11,7 @@ import onnx_ir as ir
 from passes.base import all_nodes, is_op
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
 Shape = tuple[int, ...]
 
@@ -63,9 +63,14 @@ def opset(model: ir.Model) -> int:
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
 
 
-def macs_by_node(model: ir.Model) -> dict[str, int]:
-    """Multiply-accumulates of each node that has any, by node name; dynamic dimensions as 1."""
-    shapes = infer_shapes(model)
+def macs_by_node(
+    model: ir.Model, sizes: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, int]:
+    """Multiply-accumulates of each node that has any, by node name.
+
+    Dynamic dimensions count as `sizes` (input name -> shape) says, else as 1.
+    """
+    shapes = infer_shapes(model, sizes or {})
     result = {}
     for node in all_nodes(model):
         count = _COUNTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
@@ -74,14 +79,16 @@ def macs_by_node(model: ir.Model) -> dict[str, int]:
     return result
 
 
-def infer_shapes(model: ir.Model) -> dict[str, Shape]:
-    """Shapes of all values by ONNX shape inference on a copy, dynamic dimensions as 1."""
+def infer_shapes(model: ir.Model, sizes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
+    """Shapes of all values by ONNX shape inference on a copy; see `macs_by_node`."""
     import onnx_ir.passes.common as common
 
     copy = model.clone()
     for value in copy.graph.inputs:
         if value.shape is not None:
-            value.shape = ir.Shape([d if isinstance(d, int) else 1 for d in value.shape])
+            given = sizes.get(value.name or "") or [1] * len(value.shape)
+            pairs = zip(value.shape, given, strict=True)
+            value.shape = ir.Shape([d if isinstance(d, int) else g for d, g in pairs])
     for node in copy.graph.all_nodes():
         for output in node.outputs:
             if not output.is_graph_output():

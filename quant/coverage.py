@@ -9,7 +9,7 @@ from passes.base import Refusal, all_nodes
 from passes.facts import macs_by_node
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -30,15 +30,17 @@ def measure_coverage(
     quantized: Collection[str],
     weights: Collection[str],
     fallbacks: tuple[Refusal, ...],
+    sizes: Mapping[str, Sequence[int]] | None = None,
 ) -> Coverage:
     """Coverage from the names of the quantised nodes and of the quantised initialisers.
 
-    A model without MACs is covered when all its nodes are.
+    `sizes` are input shapes that MACs are counted at. A model without MACs is covered when all its
+    nodes are.
     """
-    macs = macs_by_node(source)
+    macs = macs_by_node(source, sizes)
     total = sum(macs.values())
     nodes = list(all_nodes(source))
-    sizes = {
+    stored = {
         name: value.const_value.nbytes
         for name, value in source.graph.initializers.items()
         if value.const_value is not None
@@ -47,7 +49,7 @@ def measure_coverage(
     return Coverage(
         nodes=len(nodes),
         quantized_nodes=len(quantized),
-        weights_bytes_fraction=sum(sizes[w] for w in weights) / max(sum(sizes.values()), 1),
+        weights_bytes_fraction=sum(stored[w] for w in weights) / max(sum(stored.values()), 1),
         macs_fraction=sum(macs.get(n, 0) for n in quantized) / total if total else share,
         fallbacks=fallbacks,
     )

@@ -8,6 +8,7 @@ kernels (ONNX operators QuantizeLinear and DequantizeLinear; Jacob et al. 2018 f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def quantize_static(
         first = f": {chosen.refusals[0].reason}" if chosen.refusals else ""
         raise UsageError(f"no Conv, Gemm or MatMul of this model can be quantised{first}")
     varying = [n for n, v in chosen.values.items() if constant(v) is None]
+    sizes, feeds = _sizes(feeds)
     ranges = calibrate(copy, feeds, varying, config)
     parameters = choose_parameters(chosen, ranges, config)
     emitter = _Emitter(copy, chosen, parameters, config)
@@ -71,8 +73,19 @@ def quantize_static(
     refusals = tuple(chosen.refusals)
     clamps = [c.name or "" for c in chosen.clamps.values()]
     covered = {*chosen.nodes, *clamps}
-    coverage = measure_coverage(source, covered, emitter.weights, refusals)
+    coverage = measure_coverage(source, covered, emitter.weights, refusals, sizes)
     return Quantized(copy, coverage, refusals)
+
+
+def _sizes(
+    feeds: Iterable[Mapping[str, Array]],
+) -> tuple[dict[str, tuple[int, ...]], Iterable[Mapping[str, Array]]]:
+    """Shapes of one sample as the data has them, and the feeds with the first one put back."""
+    rest = iter(feeds)
+    first = next(rest, None)
+    if first is None:
+        return {}, ()
+    return {n: (1, *x.shape[1:]) for n, x in first.items() if x.ndim}, chain([first], rest)
 
 
 def choose_parameters(

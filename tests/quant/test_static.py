@@ -116,6 +116,16 @@ def test_excluded_node_stays_in_float(network, batches) -> None:
         quantize_model(network, batches, QuantizeConfig(exclude=("typo",)))
 
 
+def test_coverage_counts_at_the_sizes_of_the_data(make) -> None:
+    """A layer on a dynamic image weighs what it does on the images of the user."""
+    text = f"""t (float[N,3,H,V] x, {CONV}, float[4,100] m) => (float[] y, float[] z)
+    {{ y = Conv(x, w)  g = GlobalAveragePool(y)  f = Flatten(g)  z = MatMul(f, m) }}"""
+    model = make(text, w=W, m=np.ones((4, 100), np.float32))
+    conv, dense = 4 * 6 * 6 * 27, 400
+    found = quantize_model(model, X, QuantizeConfig(exclude=("n3",))).coverage
+    assert found.macs_fraction == pytest.approx(conv / (conv + dense))
+
+
 def test_shared_weight_is_quantised_for_both(make, engine_ops, run_ort) -> None:
     text = f"""t (float[N,3,8,8] x, {CONV}) => (float[] y)
     {{ a = Conv(x, w)  b = Neg(x)  c = Conv(b, w)  y = Add(a, c) }}"""
