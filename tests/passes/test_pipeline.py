@@ -94,7 +94,7 @@ OPS = ["Relu(v)", "Neg(v)", "Identity(v)", "Add(v, k)", "Mul(v, k)", "Sub(v, k)"
        "Cast<to=1>(v)", "Dropout(v)", "Sigmoid(v)"]  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(st.sampled_from(OPS), min_size=1, max_size=12), st.data())
 def test_random_graphs_keep_their_outputs(make, ort_outputs, ops, data) -> None:
     names, lines = ["x"], []
