@@ -149,7 +149,7 @@ class Convert(Talk, Output, Source, Shapes, SizeGate, OptimizeConfig):
 
     source: str = field(
         metadata={
-            "help": "An .onnx or .pt2 file, or module:factory / file.py:factory.",
+            "help": "An .onnx, .pt2 or .keras file, a SavedModel folder, or module:factory.",
             "positional": True,
         }
     )

@@ -46,12 +46,20 @@ def load_model(report: Report, ui: Terminal, source: str, inputs: tuple[str, ...
     size = found.weight_bytes
     digest = None
     if imported.path is not None:
-        onnx_file = imported.kind == "onnx"
-        size = file_bytes(imported.path) if onnx_file else imported.path.stat().st_size
-        digest = sha256(imported.path)
+        size, digest = _source_bytes(imported.path, imported.kind), None
+        if imported.path.is_file():
+            digest = sha256(imported.path)
     described = describe(imported.model, source, imported.kind, size, digest)
     report.source = replace(described, opset=imported.opset or described.opset)
     return imported
+
+
+def _source_bytes(path: Path, kind: str) -> int:
+    """An ONNX file with its data files, a folder with all that it holds."""
+    if kind == "onnx":
+        return file_bytes(path)
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in files)
 
 
 def proof_feeds(

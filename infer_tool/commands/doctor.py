@@ -22,6 +22,7 @@ SOURCES = (
     ("ONNX (.onnx), opset 7 and up", None, None),
     ("PyTorch ExportedProgram (.pt2)", "torch", "torch"),
     ("PyTorch module (module:factory, file.py:factory)", "torch", "torch"),
+    ("Keras (.keras), TensorFlow SavedModel folder", "tf2onnx", "tensorflow"),
 )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from infer_runtime.errors import ModelError
 from infer_tool.importers.detect import detect
 
 if TYPE_CHECKING:
@@ -19,7 +18,13 @@ if TYPE_CHECKING:
     Outputs = dict[str, np.ndarray[Any, Any]]
     Run = Callable[[Mapping[str, np.ndarray[Any, Any]]], Outputs]
 
-MODULES = {"onnx": "onnx", "pt2": "torch_export", "torch": "torch_module"}
+MODULES = {
+    "onnx": "onnx",
+    "pt2": "torch_export",
+    "torch": "torch_module",
+    "keras": "tensorflow",
+    "saved_model": "tensorflow",
+}
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,6 @@ def import_source(source: str, options: ImportOptions) -> Imported:
 
     """
     kind = detect(source)
-    if kind not in MODULES:
-        raise ModelError(f"{source}: {kind} is not supported yet; export it to ONNX")
     imported: Imported = import_module(f"infer_tool.importers.{MODULES[kind]}").load(
         source, options
     )

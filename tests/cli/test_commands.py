@@ -157,6 +157,21 @@ def test_convert_pt2(cli, samples, tmp_path) -> None:
     )
 
 
+def test_convert_keras_and_saved_model(cli, samples, tmp_path) -> None:
+    import keras
+
+    source = samples / "digits_keras.keras"
+    keras.saving.load_model(source).export(tmp_path / "saved", verbose=False)
+    for path in (source, tmp_path / "saved"):
+        outcome = cli("convert", path, "-o", tmp_path / "k.onnx", "--force", "--json")
+        assert outcome.status == 0, outcome.err
+        document = json.loads(outcome.out)
+        compare = next(s for s in document["stages"] if s["name"] == "compare")
+        assert compare["max_abs_error"] < 1e-4
+        assert document["source"]["bytes"] > 30_000
+        assert "Conv" in {n.op_type for n in onnx.load(tmp_path / "k.onnx").graph.node}
+
+
 def test_optimize_folds_batchnorm(cli, samples, tmp_path) -> None:
     source, output = samples / "digits_cnn.onnx", tmp_path / "m.onnx"
     before = {n.op_type for n in onnx.load(source).graph.node}
