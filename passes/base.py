@@ -65,6 +65,9 @@ class RewriteRule(Pass):
 
     def apply(self, model: ir.Model) -> Outcome:
         """Try every node once."""
+        from passes.graph import forget_names
+
+        forget_names(model)
         changes, refusals = 0, []
         for node in list(all_nodes(model)):
             if node.graph is None or not self.match(node):

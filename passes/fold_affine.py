@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from passes.base import RewriteRule, is_op
-from passes.graph import constant
-from passes.weights import absorb, channels, fold_affine, foldable_reason
+from passes.graph import constant, is_constant
+from passes.weights import absorb, channels, copy_reason, fold_affine, foldable_reason
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,7 +33,7 @@ class FoldAffine(RewriteRule):
         if not is_op(node, "Add", "Sub", "Mul", "Div"):
             return False
         linear, other = _operands(node)
-        return linear is not None and constant(other) is not None
+        return linear is not None and is_constant(other)
 
     def check(self, node: ir.Node) -> str | None:
         """One value for each channel, and a linear producer that nobody else reads."""
@@ -46,7 +46,7 @@ class FoldAffine(RewriteRule):
         factor = constant(other)
         if is_op(node, "Div") and factor is not None and not np.all(factor):
             return "the constant holds a zero"
-        return None
+        return copy_reason(linear, node) if is_op(node, "Mul", "Div") else None
 
     def rewrite(self, node: ir.Node) -> None:
         """Fold; the linear node takes over the output."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from passes.base import RewriteRule, is_op
-from passes.graph import constant
-from passes.weights import absorb, fold_affine, foldable_reason
+from passes.graph import constant, is_constant
+from passes.weights import absorb, copy_reason, fold_affine, foldable_reason
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,10 +39,14 @@ class FoldBatchNorm(RewriteRule):
         if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
             return "its statistics are used"
         for value in node.inputs[1:]:
-            if constant(value) is None:
+            if not is_constant(value):
                 return f"{value.name if value else '?'} is not a constant"
         assert node.inputs[0] is not None
-        return foldable_reason(node.inputs[0].producer(), node)
+        linear = node.inputs[0].producer()
+        if reason := foldable_reason(linear, node):
+            return reason
+        assert linear is not None
+        return copy_reason(linear, node)
 
     def rewrite(self, node: ir.Node) -> None:
         """Fold scale and shift; the linear node takes over the output."""

@@ -12,10 +12,8 @@ from infer_runtime.errors import KernelError, UnsupportedOpError
 from infer_runtime.evaluate import run_node
 from passes.base import Outcome, Pass, Refusal, all_nodes, is_op
 from passes.facts import opset
-from passes.graph import add_initializer, constant
+from passes.graph import MAX_GROWTH_BYTES, become_constant, constant, is_constant, remove_node
 
-# What a result may cost: the file must not grow by more than this for each folded node.
-MAX_GROWTH_BYTES = 4096
 RANDOM = {
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial",
     "Bernoulli",
@@ -68,9 +66,9 @@ def _constant_inputs(node: ir.Node) -> list[Any] | None:
         return _cast_like(node)
     if not any(v is not None for v in node.inputs):
         return None
-    arrays = [None if v is None else constant(v) for v in node.inputs]
-    missing = [a is None and v is not None for a, v in zip(arrays, node.inputs, strict=True)]
-    return None if any(missing) else arrays
+    if not all(v is None or is_constant(v) for v in node.inputs):
+        return None  # found out before any weight is read
+    return [constant(v) for v in node.inputs]
 
 
 def _cast_like(node: ir.Node) -> list[Any] | None:
@@ -123,11 +121,7 @@ def _too_large(inputs: list[Any], results: tuple[Any, ...]) -> str | None:
 
 def _replace(node: ir.Node, results: tuple[Any, ...]) -> None:
     for output, array in zip(node.outputs, results, strict=False):
-        if not output.uses():
-            continue
-        name, output.name = output.name or "folded", None
-        # A view of a larger array would keep that one alive.
-        folded = add_initializer(node.graph, name, np.array(array, order="C"))
-        output.replace_all_uses_with(folded)
-    assert node.graph is not None
-    node.graph.remove(node, safe=True)
+        if output.uses():
+            # A view of a larger array would keep that one alive.
+            become_constant(output, np.array(array, order="C"))
+    remove_node(node)

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import onnx_ir as ir
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
 
+# What one rewrite may add to the file.
+MAX_GROWTH_BYTES = 4096
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Is it an initialiser that no caller can override? Unlike `constant`, reads no data."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return False
+    return value.is_initializer()
+
+
 def constant(value: ir.Value | None) -> Array | None:
     """The array of an initialiser that no caller can override; None for anything else."""
-    if value is None or value.const_value is None or value.is_graph_input():
+    if value is None or value.const_value is None or not is_constant(value):
         return None
-    return value.const_value.numpy() if value.is_initializer() else None
+    return value.const_value.numpy()
 
 
 def shared_reason(value: ir.Value) -> str | None:
@@ -31,10 +45,36 @@ def shared_reason(value: ir.Value) -> str | None:
 def add_initializer(graph: ir.Graph | ir.Function | None, name: str, array: Array) -> ir.Value:
     """A new constant in a graph, under a name that nobody has."""
     assert isinstance(graph, ir.Graph)
-    unique = fresh_name(graph, name)
-    tensor = ir.tensor(array, name=unique)
+    return _register(graph, fresh_name(graph, name), array)
+
+
+def become_constant(old: ir.Value, array: Array) -> None:
+    """An initialiser takes the users and the name of a node's output, which keeps neither."""
+    producer = old.producer()
+    assert producer is not None
+    assert isinstance(producer.graph, ir.Graph)
+    name, old.name = old.name, None
+    old.replace_all_uses_with(_register(producer.graph, name or "constant", array))
+
+
+def replace_constant(node: ir.Node, index: int, array: Array) -> None:
+    """Give a node a constant of its own; the old one goes, and leaves its name, when unused."""
+    graph, old = node.graph, node.inputs[index]
+    assert isinstance(graph, ir.Graph)
+    assert old is not None
+    node.replace_input_with(index, None)
+    name = old.name or "constant"
+    if not old.uses() and not old.is_graph_output() and graph.initializers.get(name) is old:
+        del graph.initializers[name]
+        node.replace_input_with(index, _register(graph, name, array))
+    else:
+        node.replace_input_with(index, add_initializer(graph, name, array))
+
+
+def _register(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
     value = ir.Value(
-        name=unique,
+        name=name,
         shape=ir.Shape(array.shape),
         type=ir.TensorType(tensor.dtype),
         const_value=tensor,
@@ -43,36 +83,60 @@ def add_initializer(graph: ir.Graph | ir.Function | None, name: str, array: Arra
     return value
 
 
+class _Names:
+    """Names in use in some graphs, and those given since; listed once, when first asked for.
+
+    A list for each new name would be quadratic. Initialisers are looked up as they are now: their
+    names become free again.
+    """
+
+    def __init__(self, graphs: Iterable[ir.Graph | ir.Function]) -> None:
+        self.graphs = WeakSet(graphs)  # a clone refers to these names too: hold no weights for it
+        self._known: set[str | None] | None = None
+
+    def give(self, name: str) -> str:
+        """`name`, or `name_1`, `name_2`, ... when it is taken; taken from now on."""
+        if self._known is None:
+            self._known = set(self._list())
+        unique, number = name, 0
+        while unique in self._known or self._is_initializer(unique):
+            number += 1
+            unique = f"{name}_{number}"
+        self._known.add(unique)
+        return unique
+
+    def _list(self) -> Iterator[str | None]:
+        for graph in self.graphs:
+            yield from (value.name for value in graph.inputs)
+            for node in graph:
+                yield node.name
+                yield from (value.name for value in node.outputs)
+
+    def _is_initializer(self, name: str) -> bool:
+        return any(name in g.initializers for g in self.graphs if isinstance(g, ir.Graph))
+
+
+_NAMES = "infertool.names"
+
+
+def forget_names(model: ir.Model) -> None:
+    """Names may have been given without `fresh_name`: it lists them anew.
+
+    From now on a fresh name is new in all graphs of the model, as a branch must not use a name of
+    the graph around it.
+    """
+    graphs = list(model.graphs())
+    names = _Names(graphs)
+    for graph in graphs:
+        graph.meta[_NAMES] = names
+
+
 def fresh_name(graph: ir.Graph | ir.Function, name: str) -> str:
-    """`name`, or `name_1`, `name_2`, ... when the graph has it already."""
-    taken = _taken(graph)
-    if name not in taken:
-        return name
-    number = 1
-    while f"{name}_{number}" in taken:
-        number += 1
-    return f"{name}_{number}"
-
-
-class _Taken:
-    """Looks names up without listing them: a list for each new name would be quadratic."""
-
-    def __init__(self, graph: ir.Graph | ir.Function) -> None:
-        self._graph = graph
-        cached = graph.meta.get("infertool.names")
-        if cached is None or cached[0] != len(graph):
-            names = {o.name for n in graph.all_nodes() for o in n.outputs}
-            names |= {v.name for v in graph.inputs}
-            cached = (len(graph), names)
-            graph.meta["infertool.names"] = cached
-        self._names = cached[1]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._names or name in getattr(self._graph, "initializers", {})
-
-
-def _taken(graph: ir.Graph | ir.Function) -> _Taken:
-    return _Taken(graph)
+    """`name`, or `name_1`, `name_2`, ... when a value or a node has it already."""
+    names = graph.meta.get(_NAMES)
+    if names is None or graph not in names.graphs:  # a clone brings the names of its original
+        names = graph.meta[_NAMES] = _Names([graph, *graph.subgraphs()])
+    return str(names.give(name))
 
 
 def replace_value(old: ir.Value, new: ir.Value) -> bool:

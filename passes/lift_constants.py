@@ -9,7 +9,7 @@ import numpy as np
 
 from infer_runtime.evaluate import run_node
 from passes.base import RewriteRule, is_op
-from passes.graph import add_initializer, shared_reason
+from passes.graph import become_constant, remove_node, shared_reason
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,9 +40,5 @@ class LiftConstants(RewriteRule):
     def rewrite(self, node: ir.Node) -> None:
         """Move the value."""
         (array,) = run_node(node, [], 20)
-        old = node.outputs[0]
-        name, old.name = old.name or "constant", None
-        new = add_initializer(node.graph, name, np.asarray(array))
-        old.replace_all_uses_with(new)
-        assert node.graph is not None
-        node.graph.remove(node, safe=True)
+        become_constant(node.outputs[0], np.asarray(array))
+        remove_node(node)

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from infer_runtime import Session
 from infer_runtime.errors import InferError, ModelError, UsageError
 from passes.base import Refusal
@@ -27,7 +29,6 @@ from passes.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
     import onnx_ir as ir
 
     from passes.base import Pass
@@ -77,6 +78,8 @@ class _Run:
     """State of one optimisation."""
 
     model: ir.Model
+    facts: Facts
+    snapshot: ir.Model  # a copy of the model: cloning for each pass that finds nothing is slow
     feeds: Sequence[Feeds]
     wanted: list[dict[str, Any]]
     tolerance: float
@@ -108,7 +111,9 @@ def optimize(
     verify(model)
     session = Session(model)
     feeds = feeds or [random_feeds(session.inputs, config.seed)]
-    run = _Run(model.clone(), feeds, [session.run(f) for f in feeds], config.tolerance)
+    wanted = [session.run(f) for f in feeds]
+    copy, size = model.clone(), facts(model, with_macs=False)
+    run = _Run(copy, size, model, feeds, wanted, config.tolerance)
     for _ in range(MAX_ROUNDS):
         changes = 0
         for item in chosen:
@@ -136,10 +141,11 @@ def _step(run: _Run, item: Pass) -> int:
     if item.name in run.banned:
         return 0
     start = time.perf_counter()
-    before, snapshot = facts(run.model, with_macs=False), run.model.clone()
+    before = run.facts
     broken, found, changes = None, EQUAL, 0
     try:
-        outcome = item.apply(run.model)
+        with np.errstate(all="ignore"):  # the comparison judges what comes of it
+            outcome = item.apply(run.model)
         changes, refusals = outcome.changes, outcome.refusals
         if changes:
             verify(run.model)
@@ -149,11 +155,13 @@ def _step(run: _Run, item: Pass) -> int:
     if not found.max_rel <= run.tolerance:
         broken = f"it changed the outputs: max rel {found.max_rel:.3g}, limit {run.tolerance:g}"
     if broken is not None:
-        run.model, changes, found = snapshot, 0, EQUAL
+        run.model, changes, found = run.snapshot.clone(), 0, EQUAL
         run.banned.add(item.name)
         refusals = (*refusals, Refusal("-", item.name, f"the pass was undone: {broken}"))
-    after = facts(run.model, with_macs=False) if changes else before
-    _record(run, item.name, time.perf_counter() - start, changes, (before, after), found, refusals)
+    if changes:
+        run.facts, run.snapshot = facts(run.model, with_macs=False), run.model.clone()
+    sides = (before, run.facts)
+    _record(run, item.name, time.perf_counter() - start, changes, sides, found, refusals)
     return changes
 
 

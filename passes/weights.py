@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from passes.base import is_op
-from passes.graph import add_initializer, constant, shared_reason, take_description
+from passes.graph import (
+    MAX_GROWTH_BYTES,
+    add_initializer,
+    constant,
+    is_constant,
+    replace_constant,
+    shared_reason,
+    take_description,
+)
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     Array = np.ndarray[Any, Any]
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm")
@@ -27,7 +36,7 @@ def foldable_reason(node: ir.Node | None, after: ir.Node) -> str | None:
     for value in node.inputs[1:]:
         if value is None:
             continue
-        if constant(value) is None:
+        if not is_constant(value):
             return f"{value.name} is not a constant"
     if is_op(node, "Gemm"):
         return _gemm_reason(node)
@@ -38,9 +47,46 @@ def _gemm_reason(node: ir.Node) -> str | None:
     if node.attributes.get_float("alpha", 1.0) != 1 or node.attributes.get_float("beta", 1.0) != 1:
         return "the Gemm scales its product"
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    if bias is not None and bias.size not in (1, channels(node)):
-        return "the Gemm adds a matrix"
+    if bias is None or bias.size == 1 or bias.shape in ((channels(node),), (1, channels(node))):
+        return None
+    return "the Gemm adds more than one value for each channel"
+
+
+def copy_reason(node: ir.Node, after: ir.Node) -> str | None:
+    """Why scaling the weight would make the file grow: others keep reading the old one.
+
+    It does not when each of them is followed by the same constants: then all weights fold, to
+    equal ones, which are stored once.
+    """
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    if weight.const_value.nbytes <= MAX_GROWTH_BYTES:
+        return None
+    others = [user for user, _ in weight.uses() if user is not node]
+    if weight.is_graph_output() or not all(_folds_alike(o, node, after) for o in others):
+        return f"{weight.name} is shared and would be stored twice"
     return None
+
+
+def _folds_alike(other: ir.Node, node: ir.Node, after: ir.Node) -> bool:
+    if not is_op(other, node.op_type) or shared_reason(other.outputs[0]):
+        return False
+    ((follower, _),) = other.outputs[0].uses()
+    return (
+        is_op(follower, after.op_type)
+        and _epsilon(follower) == _epsilon(after)
+        and _beside(follower, other) == _beside(after, node)
+    )
+
+
+def _epsilon(after: ir.Node) -> float:
+    return after.attributes.get_float("epsilon", 1e-5)
+
+
+def _beside(after: ir.Node, linear: ir.Node) -> list[int | None]:
+    """What `after` reads beside the linear node's output, in order."""
+    return [None if v is linear.outputs[0] else id(v) for v in after.inputs]
 
 
 def channels(node: ir.Node) -> int:
@@ -67,13 +113,13 @@ def fold_affine(node: ir.Node, scale: Array | None, shift: Array | None) -> None
     bias = np.zeros(count) if value is None else np.broadcast_to(_array(value), (count,))
     bias = bias.astype(np.float64)
     if scale is not None:
-        scaled = weight.astype(np.float64) * _beside(node, weight, scale.astype(np.float64))
-        _set_input(node, 1, scaled.astype(weight.dtype))
+        scaled = weight.astype(np.float64) * _broadcast(node, weight, scale.astype(np.float64))
+        replace_constant(node, 1, scaled.astype(weight.dtype))
         bias = bias * scale.astype(np.float64)
     if shift is not None:
         bias = bias + shift.astype(np.float64)
     if value is not None or np.any(bias):
-        _set_input(node, 2, bias.astype(weight.dtype))
+        _set_bias(node, bias.astype(weight.dtype))
 
 
 def _array(value: ir.Value) -> Array:
@@ -82,7 +128,7 @@ def _array(value: ir.Value) -> Array:
     return array.reshape(-1)
 
 
-def _beside(node: ir.Node, weight: Array, scale: Array) -> Array:
+def _broadcast(node: ir.Node, weight: Array, scale: Array) -> Array:
     """The scale, shaped to broadcast along the weight's output channels."""
     if is_op(node, "Gemm"):
         return scale.reshape(-1, 1) if node.attributes.get_int("transB", 0) else scale
@@ -94,18 +140,13 @@ def _beside(node: ir.Node, weight: Array, scale: Array) -> Array:
     return rows.reshape(weight.shape[0], weight.shape[1], *(1,) * (weight.ndim - 2))
 
 
-def _set_input(node: ir.Node, index: int, array: Array) -> None:
-    """Replace a constant input; the old constant goes when nobody else reads it."""
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    if len(node.inputs) <= index:
-        node.resize_inputs(index + 1)
-    old = node.inputs[index]
-    name = f"{node.outputs[0].name}_bias" if old is None else old.name or "folded"
-    node.replace_input_with(index, None)
-    if old is not None and not old.uses() and not old.is_graph_output():
-        graph.initializers.pop(name, None)
-    node.replace_input_with(index, add_initializer(graph, name, array))
+def _set_bias(node: ir.Node, array: Array) -> None:
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        replace_constant(node, 2, array)
+        return
+    node.resize_inputs(3)
+    name = f"{node.outputs[0].name}_bias"
+    node.replace_input_with(2, add_initializer(node.graph, name, array))
 
 
 def absorb(node: ir.Node, after: ir.Node) -> None:

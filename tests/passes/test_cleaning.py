@@ -10,6 +10,7 @@ from passes.deduplicate_initializers import DeduplicateInitializers
 from passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from passes.eliminate_identity import EliminateIdentity
 from passes.fold_constants import FoldConstants
+from passes.graph import forget_names, fresh_name
 from passes.lift_constants import LiftConstants
 from passes.mean_to_pool import MeanToPool
 from passes.remove_unused import RemoveUnused
@@ -35,6 +36,15 @@ def test_value_used_in_a_subgraph_stays(apply_pass, make) -> None:
       y = If (c) <then_branch = th () => (float[2] p) { p = Relu(a) },
                   else_branch = el () => (float[2] q) { q = Abs(x) }> }"""
     assert apply_pass(RemoveUnused(), make(text))[0] == ["Neg", "If"]
+
+
+def test_value_used_in_a_dead_subgraph_goes(apply_pass, make) -> None:
+    text = """t (bool c, float[2] x) => (float[2] y)
+    { a = Neg(x)
+      d = If (c) <then_branch = th () => (float[2] p) { b = Relu(a)  p = Relu(b) },
+                  else_branch = el () => (float[2] q) { q = Abs(a) }>
+      y = Exp(x) }"""
+    assert apply_pass(RemoveUnused(), make(text))[0] == ["Exp"]
 
 
 def test_branches_may_use_the_same_names(apply_pass, make) -> None:
@@ -218,3 +228,27 @@ def test_equal_initialisers_are_stored_once(apply_pass, make) -> None:
     _, outcome, copy = apply_pass(DeduplicateInitializers(), model)
     assert outcome.changes == 1
     assert set(copy.graph.initializers) == {"k", "m", "n"}
+
+
+def test_constants_in_branches_fold_under_their_names(apply_pass, make) -> None:
+    text = """t (bool c, float[2] x, float[2] k) => (float[2] y)
+    { y = If (c) <then_branch = th () => (float[2] p) { a = Add(k, k)  p = Add(x, a) },
+                  else_branch = el () => (float[2] q) { a = Mul(k, k)  q = Add(x, a) }> }"""
+    _, outcome, copy = apply_pass(FoldConstants(), make(text, k=np.float32([2, 5])))
+    assert outcome.changes == 2
+    branches = [g for g in copy.graphs() if g is not copy.graph]
+    assert [list(g.initializers) for g in branches] == [["a"], ["a"]]
+
+
+def test_fresh_names_are_new_in_the_whole_model(make) -> None:
+    text = """t (bool c, float[2] x, float[2] k) => (float[2] y)
+    { y = If (c) <then_branch = th () => (float[2] p) { a = Add(x, k)  p = Neg(a) },
+                  else_branch = el () => (float[2] q) { q = Abs(x) }> }"""
+    model = make(text, k=np.ones(2, np.float32))
+    branch = next(g for g in model.graphs() if g is not model.graph)
+    forget_names(model)
+    wanted = ["x", "y", "k", "a", "p", "n0", "free", "free"]
+    given = ["x_1", "y_1", "k_1", "a_1", "p_1", "n0_1", "free", "free_1"]
+    assert [fresh_name(branch, name) for name in wanted] == given
+    assert fresh_name(model.graph, "x") == "x_2"
+    assert fresh_name(model.clone().graph, "x") == "x_1", "a copy gives its own names"

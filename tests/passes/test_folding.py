@@ -7,7 +7,9 @@ import pytest
 
 from passes.fold_affine import FoldAffine
 from passes.fold_batchnorm import FoldBatchNorm
+from passes.graph import MAX_GROWTH_BYTES
 from passes.pad_into_conv import PadIntoConv
+from passes.pipeline import optimize
 
 R = np.random.default_rng(1)
 
@@ -91,6 +93,108 @@ def test_batchnorm_shared_weight_keeps_the_other_user(apply_pass, make) -> None:
     assert ops == ["Conv", "Conv"]
 
 
+SHARED = f"""t (float[1,16,6,6] x, float[16,16,3,3] w, {BN.format(c=16)}, float[16] h) =>
+(float[] y, float[] z) {{{{ c = Conv(x, w)  y = BatchNormalization(c, g, b, m, v)  {{rest}} }}}}"""
+LARGE = _f(16, 16, 3, 3)
+assert LARGE.nbytes > MAX_GROWTH_BYTES
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "z = Conv(x, w)",
+        "d = Conv(x, w)  z = BatchNormalization(d, h, b, m, v)",
+        "d = Conv(x, w)  z = BatchNormalization<epsilon=0.1>(d, g, b, m, v)",
+        "d = Conv(x, w)  z = Mul(d, w)",
+    ],
+)
+def test_large_shared_weight_is_not_stored_twice(make, rest) -> None:
+    model = make(SHARED.format(rest=rest), w=LARGE, h=_f(16), **_statistics(16))
+    outcome = FoldBatchNorm().apply(model)
+    assert outcome.changes == 0
+    assert "w is shared and would be stored twice" in {r.reason for r in outcome.refusals}
+
+
+def test_twins_with_one_large_weight_fold_to_one_weight(make, ort_outputs) -> None:
+    rest = "n = Neg(x)  d = Conv(n, w)  z = BatchNormalization(d, g, b, m, v)"
+    model = make(SHARED.format(rest=rest), w=LARGE, h=_f(16), **_statistics(16))
+    result = optimize(model).model
+    assert [n.op_type for n in result.graph] == ["Conv", "Neg", "Conv"]
+    assert len(result.graph.initializers) == 2
+    feeds = {"x": _f(1, 16, 6, 6)}
+    wanted, got = ort_outputs(model, feeds), ort_outputs(result, feeds)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(got[name], value, rtol=0, atol=1e-6 * np.abs(value).max())
+
+
+def test_a_bias_may_fold_where_a_large_weight_is_shared(apply_pass, make) -> None:
+    text = """t (float[1,16,6,6] x, float[16,16,3,3] w, float[16,1,1] k) => (float[] y, float[] z)
+    { c = Conv(x, w)  y = Add(c, k)  z = Conv(x, w) }"""
+    ops, _, copy = apply_pass(FoldAffine(), make(text, w=LARGE, k=_f(16, 1, 1)))
+    assert ops == ["Conv", "Conv"]
+    assert [n.inputs[1].name for n in copy.graph] == ["w", "w"]
+
+
+def test_batchnorm_in_a_branch_with_an_outer_weight(apply_pass, make) -> None:
+    text = f"""t (bool c, float[1,4,6,6] x, float[4,4,3,3] w, {BN.format(c=4)}) =>
+    (float[1,4,4,4] y, float[1,4,4,4] z)
+    {{ z = Conv(x, w)
+       y = If (c) <
+        then_branch = th () => (float[1,4,4,4] p) {{ a = Conv(x, w)  p = BatchNormalization(a, g, b, m, v) }},
+        else_branch = el () => (float[1,4,4,4] q) {{ a = Conv(x, w)  q = BatchNormalization(a, g, b, m, v) }}> }}"""
+    model = make(text, w=_f(4, 4, 3, 3), **_statistics(4))
+    _, outcome, copy = apply_pass(FoldBatchNorm(), model)
+    assert outcome.changes == 2
+    assert "BatchNormalization" not in {n.op_type for n in copy.graph.all_nodes()}
+
+
+def test_conv_before_a_branch_stays_whole(apply_pass, make) -> None:
+    text = f"""t (bool c, float[1,4,6,6] x, float[1,4,4,4] k, float[4,4,3,3] w, {BN.format(c=4)}) =>
+    (float[1,4,4,4] y)
+    {{ a = Conv(x, w)
+       y = If (c) <
+        then_branch = th () => (float[1,4,4,4] p) {{ p = BatchNormalization(a, g, b, m, v) }},
+        else_branch = el () => (float[1,4,4,4] q) {{ q = Exp(k) }}> }}"""
+    _, outcome, _ = apply_pass(FoldBatchNorm(), make(text, w=_f(4, 4, 3, 3), **_statistics(4)))
+    assert "different graphs" in outcome.refusals[0].reason
+
+
+def test_training_batchnorm_stays(make) -> None:
+    text = f"""t (float[2,4,6,6] x, float[4,4,3,3] w, {BN.format(c=4)}) => (float[] y)
+    {{ c = Conv(x, w)  y, r, q = BatchNormalization<training_mode=1>(c, g, b, m, v) }}"""
+    outcome = FoldBatchNorm().apply(make(text, w=_f(4, 4, 3, 3), **_statistics(4)))
+    assert "inference form" in outcome.refusals[0].reason
+
+
+def test_float64_folds_in_float64(apply_pass, make) -> None:
+    text = """t (double[3,4] x, double[4,5] w, double[5] k) => (double[] y)
+    { c = Gemm(x, w)  y = Mul(c, k) }"""
+    generator = np.random.default_rng(2)
+    model = make(text, w=generator.normal(size=(4, 5)), k=generator.normal(size=5))
+    ops, _, copy = apply_pass(FoldAffine(), model, 1e-14)
+    assert ops == ["Gemm"]
+    assert copy.graph.initializers["w"].dtype.name == "DOUBLE"
+
+
+@pytest.mark.parametrize(
+    ("shape", "folds"), [("3", True), ("1,3", True), ("1", True), ("", True), ("3,1", False)]
+)
+def test_gemm_bias_of_one_value_for_each_column(apply_pass, make, shape, folds) -> None:
+    """A square product: three rows and three columns, so that sizes do not tell them apart."""
+    sizes = [int(s) for s in shape.split(",") if s]
+    text = f"""t (float[3,4] x, float[4,3] w, float[{shape}] q, float[3] k) => (float[] y)
+    {{ c = Gemm(x, w, q)  y = Mul(c, k) }}"""
+    model = make(text, w=_f(4, 3), q=_f(*sizes) + np.float32(2), k=_f(3) + np.float32(2))
+    assert apply_pass(FoldAffine(), model)[0] == (["Gemm"] if folds else ["Gemm", "Mul"])
+
+
+def test_folded_weights_keep_their_names_and_nothing_is_left_over(apply_pass, make) -> None:
+    text = f"""t (float[1,4,6,6] x, float[4,4,3,3] w, {BN.format(c=4)}) => (float[] y)
+    {{ {CONV}  y = BatchNormalization(c, g, b, m, v) }}"""
+    result = optimize(make(text, w=_f(4, 4, 3, 3), **_statistics(4))).model
+    assert sorted(result.graph.initializers) == ["c_bias", "w"]
+
+
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
 @pytest.mark.parametrize("shape", ["8,1,1", "1,8,1,1", "1", ""])
 def test_affine_folds(apply_pass, make, op, shape) -> None:
@@ -163,3 +267,33 @@ def test_pad_must_not(apply_pass, make, pads, value, mode, reason) -> None:
     ops, outcome, _ = apply_pass(PadIntoConv(), model)
     assert ops == ["Pad", "Conv"]
     assert reason in outcome.refusals[0].reason
+
+
+def test_pad_with_axes_folds(apply_pass, make) -> None:
+    text = """t (float[1,2,5] x, float[2,2,3] w, int64[2] p, int64[1] a) => (float[] y)
+    { q = Pad(x, p, , a)  y = Conv(q, w) }"""
+    model = make(text, w=_f(2, 2, 3), p=np.array([2, 1]), a=np.array([-1]))
+    ops, _, copy = apply_pass(PadIntoConv(), model)
+    assert ops == ["Conv"]
+    assert list(copy.graph[0].attributes["pads"].as_ints()) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("q = Pad(x, p, k)  y = Conv(q, w)  z = Relu(q)", "used 2 times"),
+        ("z = Pad(x, p, k)  y = Conv(z, w)", "graph output"),
+        ('q = Pad(x, p, k)  y = Conv<auto_pad="SAME_UPPER">(q, w)  z = Relu(y)', "automatically"),
+    ],
+)
+def test_pad_that_others_see_stays(apply_pass, make, body, reason) -> None:
+    text = f"{PAD.replace('[] y', '[] y, float[] z')} {{ {body} }}"
+    model = make(text, w=_f(8, 4, 3, 3), p=np.array([0, 0, 1, 1, 0, 0, 1, 1]), k=np.float32(0))
+    ops, outcome, _ = apply_pass(PadIntoConv(), model)
+    assert "Pad" in ops
+    assert reason in outcome.refusals[0].reason
+
+
+def test_pad_by_computed_sizes_stays(make) -> None:
+    model = make(f"{PAD} {{ q = Pad(x, p, k)  y = Conv(q, w) }}", w=_f(8, 4, 3, 3))
+    assert PadIntoConv().apply(model).changes == 0

@@ -121,6 +121,64 @@ def test_random_graphs_keep_their_outputs(make, ort_outputs, ops, data) -> None:
     np.testing.assert_allclose(ort_outputs(result, {"x": x})["y"], wanted, rtol=0, atol=atol)
 
 
+LAYERS = [
+    "Conv<pads=[1,1,1,1]>({v}, w)", "Conv<pads=[1,1,1,1]>({v}, w, k)", "Conv<group=4>({v}, d)",
+    "ConvTranspose({v}, u)", "BatchNormalization({v}, k, m, m, p)", "Relu({v})", "Identity({v})",
+    "Add({v}, c)", "Sub({v}, c)", "Mul({v}, c)", "Div({v}, c)", "Add({v}, r)", "Mul({v}, s)",
+    "Add({v}, {u})", "Sub(c, {v})", "Dropout({v})",
+]  # fmt: skip
+PADDED = "q{n} = Pad({v}, z, s0)  t{n} = Conv(q{n}, w)"
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(st.sampled_from([*LAYERS, PADDED]), min_size=1, max_size=10), st.data())
+def test_random_networks_keep_their_outputs(make, ort_outputs, layers, data) -> None:
+    """Convolutions and their neighbours, with weights, statistics and values that are shared."""
+    names, lines = ["x"], []
+    for n, layer in enumerate(layers):
+        v = data.draw(st.sampled_from(names[-3:]))
+        u = data.draw(st.sampled_from(names))
+        line = layer.format(v=v, u=u, n=n)
+        lines.append(line if layer == PADDED else f"t{n} = {line}")
+        names.append(f"t{n}")
+    extra = data.draw(st.sampled_from(names))
+    text = f"""t (float[1,4,5,5] x, float[4,4,3,3] w, float[4,1,1,1] d, float[4,4,1,1] u, float[4] k,
+    float[4] m, float[4] p, float[4,1,1] c, float[1,1,5,5] r, float[1] s, float s0, int64[8] z) =>
+    (float[1,4,5,5] y, float[1,4,5,5] o)
+    {{ {"  ".join(lines)}  o = Relu({extra})  y = Add({names[-1]}, {extra}) }}"""
+    generator = np.random.default_rng(7)
+
+    def draw(*shape: int) -> np.ndarray:
+        return (generator.normal(size=shape) * 0.3 + 0.1).astype(np.float32)
+
+    model = make(
+        text, w=draw(4, 4, 3, 3), d=draw(4, 1, 1, 1), u=draw(4, 4, 1, 1), k=draw(4) + 1, m=draw(4),
+        p=np.abs(draw(4)) + 1, c=np.abs(draw(4, 1, 1)) + 1, r=draw(1, 1, 5, 5), s=draw(1),
+        s0=np.float32(0), z=np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    )  # fmt: skip
+    optimized = optimize(model)
+    result = optimized.model
+    assert not [r for p in optimized.records for r in p.refusals if "undone" in r.reason]
+    assert facts(result).nodes <= facts(model).nodes
+    feeds = {"x": generator.normal(size=(1, 4, 5, 5)).astype(np.float32) + np.float32(0.25)}
+    wanted, got = ort_outputs(model, feeds), ort_outputs(result, feeds)
+    for name, value in wanted.items():
+        atol = 1e-5 * max(1.0, float(np.abs(value).max()))
+        np.testing.assert_allclose(got[name], value, rtol=0, atol=atol)
+
+
+def test_an_undone_pass_leaves_the_work_of_the_others(make) -> None:
+    """The bad pass stands between good ones: what was done before it must survive."""
+    bad = _DoublesABias()
+    middle = len(PASSES) // 2
+    order = [*PASSES[:middle], bad, *PASSES[middle:]]
+    only = OptimizeConfig(passes="-fold-affine")
+    result = optimize(_model(make), only, passes=order)
+    assert [n.op_type for n in result.model.graph] == ["Gemm", "Add", "Relu"]
+    k = result.model.graph.initializers["k"].const_value.numpy()
+    np.testing.assert_array_equal(k, _model(make).graph.initializers["k"].const_value.numpy())
+
+
 def test_verify_finds_what_is_broken(make) -> None:
     model = _model(make)
     model.graph[0].outputs[0].name = "x"
