@@ -1,4 +1,4 @@
-"""The reference runtime: what an ONNX graph means, on NumPy.
+"""The reference runtime: what an ONNX graph means, on NumPy and on torch.
 
 `Session(path_or_model).run({"x": array}) -> {"y": array}`. Light to import: the names load on use.
 """
@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from infer_runtime.evaluate import run_node
-    from infer_runtime.session import Session, TensorInfo
+    from infer_runtime.session import NodeTime, Session, TensorInfo
 
-__all__ = ["Session", "TensorInfo", "run_node"]
+__all__ = ["NodeTime", "Session", "TensorInfo", "run_node"]
 
-_HOME = {"Session": "session", "TensorInfo": "session", "run_node": "evaluate"}
+_HOME = {
+    "NodeTime": "session",
+    "Session": "session",
+    "TensorInfo": "session",
+    "run_node": "evaluate",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,8 @@
-"""Small helpers that kernels share: the array type, axes, wide compute types."""
+"""Small helpers that kernels share: the array library of a value, axes, wide compute types.
+
+Kernels of library "any" work on NumPy arrays and on torch tensors alike: they ask `namespace` for
+the functions of their inputs' library, which carry the names of the Python array API standard.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +17,44 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 # Types too narrow to add up in: sums and products of them are computed in float32.
 _NARROW = frozenset({"float16", "bfloat16"})
+_SINGLE = np.dtype(np.float32)
+_NUMPY = (np.ndarray, np.generic)
 
 
-def is_narrow(dtype: np.dtype[Any]) -> bool:
+def is_numpy(x: Any) -> bool:
+    """Is this an array or a scalar of NumPy?"""
+    return isinstance(x, _NUMPY)
+
+
+def namespace(*arrays: Any) -> Any:
+    """The functions of the library of these arrays (None counts for none), by standard name."""
+    for x in arrays:
+        if x is not None and not isinstance(x, _NUMPY):
+            from infer_runtime.torch_library import functions
+
+            return functions()
+    return np
+
+
+def is_narrow(dtype: Any) -> bool:
     """Is this a 16 or 8 bit float, which must be accumulated in float32?"""
-    return dtype.name in _NARROW or dtype.name.startswith("float8")
+    name = str(dtype).rpartition(".")[2]
+    return name in _NARROW or name.startswith("float8")
 
 
 def widened(x: Array) -> Array:
     """`x` in the type to accumulate in: float32 for narrow floats, else as it is."""
-    return x.astype(np.float32) if is_narrow(x.dtype) else x
+    if x.dtype is _SINGLE or not is_narrow(x.dtype):
+        return x
+    xp = namespace(x)
+    return as_type(x, xp.float32)
 
 
-def as_type(x: Any, dtype: np.dtype[Any]) -> Array:
+def as_type(x: Any, dtype: Any) -> Array:
     """`x` as an array of `dtype`, copied only when needed."""
-    return np.asarray(x).astype(dtype, copy=False)
+    if isinstance(x, _NUMPY):
+        return x.astype(dtype, copy=False)
+    return x.to(dtype)  # type: ignore[no-any-return]
 
 
 def positive_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:
@@ -40,7 +67,12 @@ def positive_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:
 
 def ints(values: Any) -> tuple[int, ...]:
     """A 1-D integer array, or a single number, as a tuple."""
-    return tuple(int(v) for v in np.asarray(values).reshape(-1))
+    return tuple(values.reshape(-1).tolist())
+
+
+def scalar(x: Array) -> Any:
+    """The one value of an array, as a number of Python."""
+    return x.reshape(-1)[0].item()
 
 
 def beside_axis(x: Array, axis: int, rank: int) -> Array:
@@ -50,6 +82,16 @@ def beside_axis(x: Array, axis: int, rank: int) -> Array:
     return x.reshape(shape)
 
 
-def number(value: float, like: Array) -> Array:
+def number(value: float, like: Array) -> Any:
     """A constant in the type of an array, so that arithmetic with it keeps the type."""
-    return np.asarray(value, like.dtype)
+    if isinstance(like, _NUMPY):
+        return like.dtype.type(value)
+    return like.new_tensor(value)  # type: ignore[attr-defined]
+
+
+def integer_like(values: Any, like: Array) -> Array:
+    """Whole numbers as int64, in the library and on the device of an array."""
+    if isinstance(like, _NUMPY):
+        return np.asarray(values, np.int64)
+    xp = namespace(like)
+    return xp.asarray(values, dtype=xp.int64, device=like.device)  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -9,48 +10,90 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from infer_runtime.errors import KernelError, UnsupportedOpError
+from infer_runtime.errors import KernelError, LimitError, ModelError, UnsupportedOpError
 from infer_runtime.ops import onnx_fallback
-from infer_runtime.registry import find_kernel, standard_domain
+from infer_runtime.registry import find_kernel, known_ops, standard_domain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from infer_runtime.arrays import Array
-    from infer_runtime.registry import Kernel
+    from infer_runtime.registry import Kernel, Library
 
 # What a kernel raises for values that it cannot compute; anything else is a bug of the kernel.
-_VALUE_ERRORS = (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, OverflowError)
+VALUE_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
 
 
-def bind(node: ir.Node, opset: int) -> Callable[..., Any]:
+def bind(node: ir.Node, opset: int, library: Library = "numpy") -> Callable[..., Any]:
     """The function from the inputs of `node` (and its subgraphs, by keyword) to its outputs.
+
+    For library "torch" a kernel that only works on NumPy is wrapped: it takes and returns
+    tensors, and refuses those that ask for a gradient.
 
     Raises:
         UnsupportedOpError: nobody computes the operator, or one of its attributes.
+        ModelError: a required input or attribute is missing.
 
     """
     kernel = find_kernel(node.domain, node.op_type, opset)
     if kernel is None:
+        compute = _delegated(node, opset)
+    else:
+        own = find_kernel(node.domain, node.op_type, opset, library)
+        compute = _with_attributes(own or kernel, node, opset)
+        if own is not None:
+            return compute
+    if library == "numpy":
+        return compute
+    from infer_runtime.torch_library import through_numpy
+
+    return through_numpy(compute, describe(node))
+
+
+def _delegated(node: ir.Node, opset: int) -> Callable[..., Any]:
+    try:
         return onnx_fallback.bind(node, opset)
-    keywords = _keywords(kernel)
+    except UnsupportedOpError as error:
+        names = [name for domain, name in known_ops() if domain == standard_domain(node.domain)]
+        close = difflib.get_close_matches(node.op_type, names, n=3)
+        hint = f"; close to it: {', '.join(close)}" if close and node.op_type not in close else ""
+        raise UnsupportedOpError(f"{error}{hint}") from error
+
+
+def _with_attributes(kernel: Kernel, node: ir.Node, opset: int) -> Callable[..., Any]:
+    inputs, keywords, needed = _signature(kernel)
+    for i, name in enumerate(inputs):
+        if i >= len(node.inputs) or node.inputs[i] is None:
+            raise ModelError(f"{describe(node)}: its input {name!r} is missing")
     attributes = attribute_values(node)
     if unknown := sorted(attributes.keys() - keywords) if keywords is not None else []:
         raise UnsupportedOpError(
             f"{describe(node)} at opset {opset}: no kernel knows its attribute {unknown[0]!r}"
         )
+    if missing := sorted(needed - node.attributes.keys()):
+        raise ModelError(f"{describe(node)}: its attribute {missing[0]!r} is missing")
     if keywords is not None and "n_outputs" in keywords:
         attributes["n_outputs"] = len(node.outputs)
-    return partial(kernel, **attributes)
+    return partial(kernel, **attributes) if attributes else kernel
 
 
 @cache
-def _keywords(kernel: Kernel) -> frozenset[str] | None:
-    """The attributes that a kernel takes; None for any."""
+def _signature(kernel: Kernel) -> tuple[tuple[str, ...], frozenset[str] | None, frozenset[str]]:
+    """Required inputs, the attributes that a kernel takes (None: any), those that it needs."""
     parameters = inspect.signature(kernel).parameters.values()
+    inputs = tuple(
+        p.name
+        for p in parameters
+        if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
+    )
+    named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    needed = frozenset(p.name for p in named if p.default is p.empty)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        return inputs, None, needed
+    return inputs, frozenset(p.name for p in named), needed
 
 
 def attribute_values(node: ir.Node) -> dict[str, Any]:
@@ -66,24 +109,25 @@ def attribute_values(node: ir.Node) -> dict[str, Any]:
     return values
 
 
-def call(node: ir.Node, compute: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Any, ...]:
-    """Run a bound kernel.
+def settled(value: Any) -> Any:
+    """NumPy makes scalars of arrays without axes; kernels expect arrays."""
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
-    Raises:
-        KernelError: it cannot compute these values; the text names the node and the shapes.
 
-    """
-    try:
-        with np.errstate(all="ignore"):
-            result = compute(*inputs)
-    except _VALUE_ERRORS as error:
-        shapes = ", ".join("-" if x is None else _brief(x) for x in inputs)
-        raise KernelError(f"{describe(node)} with inputs ({shapes}): {error}") from error
+def outputs_of(result: Any, count: int) -> tuple[Any, ...]:
+    """What a kernel returned, as a tuple with at least the outputs that the node has."""
     results = result if isinstance(result, tuple) else (result,)
-    if len(results) < len(node.outputs):
-        raise KernelError(f"{describe(node)}: {len(results)} of {len(node.outputs)} outputs known")
-    # NumPy makes scalars of arrays without axes.
-    return tuple(np.asarray(r) if isinstance(r, np.generic) else r for r in results)
+    if len(results) < count:
+        raise ValueError(f"{len(results)} of {count} outputs known")
+    return results
+
+
+def failure(label: str, inputs: Sequence[Any], error: BaseException) -> KernelError | LimitError:
+    """The error of a node that cannot be computed: it names the node and the shapes."""
+    shapes = ", ".join("-" if x is None else _brief(x) for x in inputs)
+    if isinstance(error, MemoryError):
+        return LimitError(f"{label} with inputs ({shapes}) needs more memory than there is")
+    return KernelError(f"{label} with inputs ({shapes}): {str(error) or type(error).__name__}")
 
 
 def run_node(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> tuple[Array, ...]:
@@ -92,11 +136,18 @@ def run_node(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> tuple
     Raises:
         UnsupportedOpError: no kernel for the operator.
         KernelError: the kernel cannot compute these values.
+        LimitError: the result does not fit into the memory.
 
     """
     if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
         raise UnsupportedOpError(f"{describe(node)} holds a subgraph; run it in a Session")
-    return call(node, bind(node, opset), inputs)
+    compute = bind(node, opset)
+    try:
+        with np.errstate(all="ignore"):
+            results = outputs_of(compute(*inputs), len(node.outputs))
+    except VALUE_ERRORS as error:
+        raise failure(describe(node), inputs, error) from error
+    return tuple(settled(r) for r in results)
 
 
 def describe(node: ir.Node) -> str:
@@ -106,6 +157,6 @@ def describe(node: ir.Node) -> str:
 
 
 def _brief(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype}{list(value.shape)}"
+    if hasattr(value, "dtype"):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     return type(value).__name__

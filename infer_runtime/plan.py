@@ -1,35 +1,47 @@
-"""A graph as a list of steps: kernels bound once, every value freed after its last use."""
+"""A graph as a list of steps: kernels bound once, constants folded once, values freed early."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import graphlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from infer_runtime.errors import ModelError, UnsupportedOpError
-from infer_runtime.evaluate import bind, call, describe
+from infer_runtime.errors import InferError, ModelError, UnsupportedOpError
+from infer_runtime.evaluate import VALUE_ERRORS, bind, describe, outputs_of, settled
+from infer_runtime.program import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from infer_runtime.arrays import Array
+    from infer_runtime.program import After
 
     Values = dict[str, Any]
-    Observer = Callable[[str, Array], None]
+
+# Constants computed at load may be this much larger than what they are computed from.
+_GROWTH = 8
+_SMALL = 1 << 16
+# Without inputs, or drawing from a state: not the same value twice.
+_RANDOM = frozenset({
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
+})  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
-    """A node, its bound kernel, its subgraphs, and the values that nobody needs after it."""
+    """A node without its graph: names, the bound kernel, the plans of its subgraphs."""
 
-    node: ir.Node
+    label: str
+    op: str
+    name: str
     inputs: tuple[str | None, ...]
     outputs: tuple[str, ...]
     compute: Callable[..., Any]
     subplans: Mapping[str, Plan]
-    frees: tuple[str, ...] = ()
 
     @property
     def reads(self) -> set[str]:
@@ -38,123 +50,172 @@ class Step:
         return own.union(*(plan.captured for plan in self.subplans.values()))
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How the nodes of all graphs of a model are bound, and what becomes of their constants."""
+
+    opsets: Mapping[str, int]
+    bind: Callable[[ir.Node, int], Callable[..., Any]] = bind
+    settled: Callable[[Any], Any] = settled  # what a kernel returned -> a value of the run
+    parameters: frozenset[str] = frozenset()  # initialisers that each run is given anew
+
+
 class Plan:
     """The static plan of one graph; subgraphs have plans of their own.
 
     Args:
-        graph: sorted, with names that are unique in their scope.
-        opsets: version of each domain.
+        graph: in any order, with names that are unique in their scope.
+        setting: opset versions and the array library.
         outer: for a subgraph, the values that it may take from the graphs around it.
 
     Raises:
-        ModelError: a node uses a value that nothing before it computes, or data is missing.
+        ModelError: a cycle, a value that nothing computes, a name used twice, missing data.
         UnsupportedOpError: operators without a kernel, all of them in one error.
 
     """
 
     def __init__(
-        self, graph: ir.Graph, opsets: Mapping[str, int], outer: frozenset[str] = frozenset()
+        self, graph: ir.Graph, setting: Setting, outer: frozenset[str] = frozenset()
     ) -> None:
         self.inputs = [_name(v) for v in graph.inputs]
+        self.inputs += [n for n in graph.initializers if n in setting.parameters - {*self.inputs}]
         self.outputs = [_name(v) for v in graph.outputs]
-        self.constants = {name: _data(name, v) for name, v in graph.initializers.items()}
-        own = {*self.inputs, *self.constants, *(_name(o) for n in graph for o in n.outputs)}
-        steps = _steps(list(graph), opsets, outer, {*self.inputs, *self.constants})
-        reads = {*self.outputs}.union(*(step.reads for step in steps))
-        if unknown := sorted({*self.outputs} - own - outer):
+        self.settled = setting.settled
+        self.constants = {
+            name: setting.settled(_data(name, v))
+            for name, v in graph.initializers.items()
+            if name not in setting.parameters
+        }
+        _check_names(graph, {*self.inputs, *self.constants})
+        self.known = {*self.inputs, *self.constants, *(_name(o) for n in graph for o in n.outputs)}
+        nodes = _ordered(list(graph), {*self.inputs, *self.constants} | outer)
+        folds = {*self.constants} - {*self.inputs}
+        self.steps = list(_steps(nodes, setting, self, outer.union(self.known), folds))
+        reads = {*self.outputs}.union(*(step.reads for step in self.steps))
+        if unknown := sorted({*self.outputs} - self.known - outer):
             raise ModelError(f"output {unknown[0]!r} is computed by no node")
-        self.captured = frozenset(reads - own)
-        self.steps = _with_frees(steps, keep=outer.union(self.constants) - {*self.inputs})
+        self.captured = frozenset(reads - self.known)
         self.empty_outputs = tuple(_empty_stack(v) for v in graph.outputs)
-
-    def knows(self, name: str) -> bool:
-        """Is `name` a value of this graph?"""
-        return (
-            name in self.constants
-            or name in self.inputs
-            or any(name in step.outputs for step in self.steps)
-        )
+        self._programs: dict[tuple[str, ...], Program] = {}
 
     def run(
-        self, feeds: Mapping[str, Any], wanted: Sequence[str], observe: Observer | None = None
+        self, feeds: Mapping[str, Any], wanted: Sequence[str], after: After | None = None
     ) -> Values:
         """Compute the wanted values from the feeds and, in a subgraph, the captured values."""
-        values: Values = {**self.constants, **feeds}
-        if observe is not None:
-            for name, value in feeds.items():
-                observe(name, value)
-        keep = frozenset(wanted)
-        for step in self.steps:
-            results = _run_step(step, values)
-            for name, result in zip(step.outputs, results, strict=False):
-                if name:
-                    values[name] = result
-                    if observe is not None:
-                        observe(name, result)
-            for name in step.frees:
-                if name not in keep:
-                    values.pop(name, None)
-        return values
+        return self.program(tuple(wanted)).run(feeds, after)
+
+    def program(self, wanted: tuple[str, ...]) -> Program:
+        """What computes these values and nothing else; made once."""
+        if wanted not in self._programs:
+            self._programs[wanted] = Program(self, wanted)
+        return self._programs[wanted]
+
+    def memory_bound(self, feeds: Mapping[str, Any], wanted: Sequence[str]) -> int:
+        """Bytes of the constants and of the most that lives at once, counting views once."""
+        return self.program(tuple(wanted)).memory_bound(feeds)
 
 
-def _run_step(step: Step, values: Values) -> tuple[Any, ...]:
-    inputs = [None if name is None else values[name] for name in step.inputs]
-    if not step.subplans:
-        return call(step.node, step.compute, inputs)
-    subgraphs = {key: Subgraph(plan, values) for key, plan in step.subplans.items()}
-    return call(step.node, lambda *given: step.compute(*given, **subgraphs), inputs)
+def _check_names(graph: ir.Graph, given: set[str]) -> None:
+    """Every value is defined once."""
+    seen = set(given)
+    for node in graph:
+        for output in node.outputs:
+            if output.name in seen:
+                raise ModelError(f"{describe(node)} computes {output.name!r}, which exists already")
+            if output.name:
+                seen.add(output.name)
 
 
-class Subgraph:
-    """A subgraph as a function; what it captures comes from the enclosing run."""
+def _ordered(nodes: list[ir.Node], ready: set[str]) -> list[ir.Node]:
+    """The nodes so that each follows what it reads.
 
-    def __init__(self, plan: Plan, values: Values) -> None:
-        self._plan = plan
-        self._captured = {name: values[name] for name in plan.captured}
-        self.empty_outputs = plan.empty_outputs
+    Raises:
+        ModelError: a cycle, or a value that nothing computes.
 
-    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
-        """The outputs for these inputs."""
-        feeds = {**self._captured, **dict(zip(self._plan.inputs, inputs, strict=True))}
-        found = self._plan.run(feeds, self._plan.outputs)
-        return tuple(found[name] for name in self._plan.outputs)
+    """
+    made = {_name(o): i for i, node in enumerate(nodes) for o in node.outputs}
+    is_sorted, needs = True, []
+    for i, node in enumerate(nodes):
+        needed: set[int] = set()
+        for name in _read_names(node):
+            if name in made and name not in ready:
+                needed.add(made[name])
+                is_sorted &= made[name] < i
+        _check_inputs(node, made, ready)
+        needs.append(needed)
+    if is_sorted:
+        return nodes
+    try:
+        order = graphlib.TopologicalSorter(dict(enumerate(needs))).static_order()
+        return [nodes[i] for i in order]
+    except graphlib.CycleError as error:
+        circle = ", ".join(describe(nodes[i]) for i in error.args[1][:4])
+        raise ModelError(f"the graph has a cycle through {circle}") from error
+
+
+def _check_inputs(node: ir.Node, made: Mapping[str, int], ready: set[str]) -> None:
+    for value in node.inputs:
+        if value is not None and value.name and value.name not in made and value.name not in ready:
+            raise ModelError(f"{describe(node)} uses {value.name!r}, which nothing computes")
+
+
+def _read_names(node: ir.Node) -> Iterable[str]:
+    """The names that a node and the nodes in its subgraphs read."""
+    for value in node.inputs:
+        if value is not None and value.name:
+            yield value.name
+    for _, graph in _subgraphs(node):
+        for inner in graph:
+            yield from _read_names(inner)
+        yield from (_name(v) for v in graph.outputs)
 
 
 def _steps(
-    nodes: list[ir.Node], opsets: Mapping[str, int], outer: frozenset[str], ready: set[str]
-) -> list[Step]:
-    steps: list[Step] = []
+    nodes: list[ir.Node], setting: Setting, plan: Plan, visible: frozenset[str], folds: set[str]
+) -> Iterable[Step]:
+    """What must run each time; constants that follow from constants go into the plan instead."""
     refused: dict[tuple[str, str], str] = {}
     for node in nodes:
-        names = tuple(None if v is None or not v.name else v.name for v in node.inputs)
-        for name in names:
-            if name is not None and name not in ready and name not in outer:
-                raise ModelError(
-                    f"{describe(node)} uses {name!r}, which nothing before it computes: "
-                    "the graph is cyclic, unsorted or incomplete"
-                )
         try:
-            plans = {k: Plan(g, opsets, outer.union(ready)) for k, g in _subgraphs(node)}
-            compute = bind(node, _opset(node, opsets))
-            outputs = tuple(_name(o) for o in node.outputs)
-            steps.append(Step(node, names, outputs, compute, plans))
+            step = _step(node, setting, visible)
         except UnsupportedOpError as error:
             refused.setdefault((node.domain, node.op_type), str(error))
-        ready.update(_name(o) for o in node.outputs)
+            continue
+        if not refused and _folded(step, plan, folds):
+            continue
+        yield step
     if refused:
         raise UnsupportedOpError("; ".join(refused.values()))
-    return steps
 
 
-def _with_frees(steps: list[Step], keep: frozenset[str]) -> list[Step]:
-    last: dict[str, int] = {}
-    for number, step in enumerate(steps):
-        last |= dict.fromkeys(step.reads.union(filter(None, step.outputs)), number)
-    frees: list[list[str]] = [[] for _ in steps]
-    for name, number in last.items():
-        if name not in keep:
-            frees[number].append(name)
-    return [replace(step, frees=tuple(names)) for step, names in zip(steps, frees, strict=True)]
+def _step(node: ir.Node, setting: Setting, visible: frozenset[str]) -> Step:
+    names = tuple(None if v is None or not v.name else v.name for v in node.inputs)
+    plans = {k: Plan(g, setting, visible) for k, g in _subgraphs(node)}
+    compute = setting.bind(node, _opset(node, setting.opsets))
+    outputs = tuple(_name(o) for o in node.outputs)
+    return Step(describe(node), node.op_type, node.name or "", names, outputs, compute, plans)
+
+
+def _folded(step: Step, plan: Plan, folds: set[str]) -> bool:
+    """Compute a step whose inputs are all constant; False when it must stay."""
+    if step.subplans or step.op in _RANDOM or not folds.issuperset(filter(None, step.inputs)):
+        return False
+    inputs = [None if name is None else plan.constants[name] for name in step.inputs]
+    try:
+        with np.errstate(all="ignore"):
+            results = outputs_of(step.compute(*inputs), len(step.outputs))
+    except (*VALUE_ERRORS, InferError):
+        return False  # if it is needed, the run reports it
+    if _size(results) > max(_SMALL, _GROWTH * _size(inputs)):
+        return False
+    for name, result in zip(step.outputs, results, strict=False):
+        plan.constants[name] = plan.settled(result)
+        folds.add(name)
+    return True
+
+
+def _size(values: Iterable[Any]) -> int:
+    return sum(getattr(v, "nbytes", 0) for v in values)
 
 
 def _subgraphs(node: ir.Node) -> list[tuple[str, ir.Graph]]:
@@ -184,5 +245,5 @@ def _empty_stack(value: ir.Value) -> Array | None:
     """An output stacked over no iterations of a loop."""
     if value.dtype is None or value.shape is None:
         return None
-    dims = [d if isinstance(d, int) else 0 for d in value.shape]
+    dims = [d if isinstance(d, int) and d > 0 else 0 for d in value.shape]
     return np.zeros((0, *dims), value.dtype.numpy())

@@ -1,15 +1,16 @@
-"""Which function computes which operator, from which opset on."""
+"""Which function computes which operator, from which opset on, for which array library."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Kernel = Callable[..., Any]
+    Library = Literal["numpy", "torch", "any"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -17,22 +18,35 @@ FAMILIES = (
     "activation", "cast", "control", "conv", "detection", "elementwise", "gather", "matmul",
     "norm", "pool", "quantized", "reduce", "resize", "rnn", "shape",
 )  # fmt: skip
+TORCH_FAMILIES = ("torch_table",)
 
-_KERNELS: dict[tuple[str, str], list[tuple[int, Kernel]]] = {}
+
+class Version(NamedTuple):
+    """A kernel, the first opset it is valid for, and the array library it works on."""
+
+    since: int
+    kernel: Kernel
+    library: Library
 
 
-def op(*names: str, since: int = 1, domain: str = "") -> Callable[[F], F]:
+_KERNELS: dict[tuple[str, str], list[Version]] = {}
+
+
+def op(
+    *names: str, since: int = 1, domain: str = "", library: Library = "numpy"
+) -> Callable[[F], F]:
     """Register a kernel for operators, valid from opset `since` until a later one takes over.
 
     A kernel takes the inputs by position (None for an absent optional one) and the attributes by
-    keyword, and returns an array, or a tuple of arrays for several outputs.
+    keyword, and returns an array, or a tuple of arrays for several outputs. A kernel of library
+    "any" works on the arrays of any library; a specific one goes before it.
     """
 
     def register(kernel: F) -> F:
         for name in names:
             versions = _KERNELS.setdefault((domain, name), [])
-            versions.append((since, kernel))
-            versions.sort(key=lambda version: -version[0])
+            versions.append(Version(since, kernel, library))
+            versions.sort(key=lambda v: (-v.since, v.library == "any"))
         return kernel
 
     return register
@@ -44,12 +58,27 @@ def _load() -> None:
         import_module(f"infer_runtime.ops.{family}")
 
 
-def find_kernel(domain: str, name: str, opset: int) -> Kernel | None:
-    """The newest kernel not newer than `opset`; None when there is none."""
+@cache
+def _load_torch() -> None:
+    for family in TORCH_FAMILIES:
+        import_module(f"infer_runtime.ops.{family}")
+
+
+def find_kernel(
+    domain: str, name: str, opset: int, library: Library = "numpy"
+) -> Kernel | None:
+    """The newest kernel for NumPy that is not newer than `opset`; None when there is none.
+
+    For library "torch": a kernel of the same version that works on tensors, or None.
+    """
     _load()
-    for since, kernel in _KERNELS.get((standard_domain(domain), name), ()):
-        if since <= opset:
-            return kernel
+    if library == "torch":
+        _load_torch()
+    versions = _KERNELS.get((standard_domain(domain), name), ())
+    newest = max((v.since for v in versions if v.since <= opset), default=None)
+    for version in versions:
+        if version.since == newest and version.library in (library, "any"):
+            return version.kernel
     return None
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from infer_runtime.errors import FeedError, ModelError
-from infer_runtime.plan import Plan
+from infer_runtime.arrays import is_numpy
+from infer_runtime.errors import FeedError, ModelError, UsageError
+from infer_runtime.plan import Plan, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from infer_runtime.arrays import Array
+    from infer_runtime.plan import Step
+    from infer_runtime.program import After
 
     Observer = Callable[[str, Array], None]
 
@@ -33,27 +37,56 @@ class TensorInfo:
     dtype: np.dtype[Any]
 
 
+@dataclass(frozen=True)
+class NodeTime:
+    """One node of the last profiled run: milliseconds, and the bytes of its outputs."""
+
+    node: str
+    op: str
+    ms: float
+    bytes: int
+
+
 class Session:
-    """A model ready to run on NumPy.
+    """A model ready to run, on NumPy arrays or on torch tensors.
 
     Args:
         model: a file or an `onnx_ir.Model`; the model is not changed.
+        profile: time every node of every run; `profile()` then tells.
+        target_cpu: compute products of 8-bit integers as this processor does: "avx2" for the
+            16-bit saturation of x86 without VNNI. None for exact arithmetic.
 
     Raises:
         ModelError: the file cannot be read, or the graph is not valid.
         UnsupportedOpError: operators without a kernel, all of them in one error.
+        UsageError: an unknown target_cpu.
 
     """
 
-    def __init__(self, model: str | os.PathLike[str] | ir.Model) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | ir.Model,
+        *,
+        profile: bool = False,
+        target_cpu: str | None = None,
+    ) -> None:
+        is_file = isinstance(model, (str, os.PathLike))
         loaded = _load(model) if isinstance(model, (str, os.PathLike)) else model
-        graph = _inlined(loaded).graph
-        self._plan = Plan(graph, loaded.opset_imports)
+        inlined = _inlined(loaded)
+        graph = inlined.graph
+        self._graph, self._opsets, self._target_cpu = graph, inlined.opset_imports, target_cpu
+        self._plan = Plan(graph, self._setting())
+        if is_file:
+            _share(graph, self._plan)
+        # Tensors, and parameters in place of initialisers, need plans of their own.
+        self._other_plans: dict[Any, Plan] = {}
         given = tuple(_info(v) for v in graph.inputs)
         self.inputs = tuple(i for i in given if i.name not in graph.initializers)
         self.outputs = tuple(_info(v) for v in graph.outputs)
         # Inputs that are initialisers too have a default, which a feed may replace.
         self._feedable = {i.name: i for i in given}
+        self._profiles = profile
+        self._times: list[NodeTime] = []
 
     def run(
         self,
@@ -61,26 +94,105 @@ class Session:
         outputs: Sequence[str] | None = None,
         *,
         observe: Observer | None = None,
+        parameters: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
         """Compute outputs, or any named values of the main graph.
+
+        With torch tensors among the feeds or parameters everything is computed by torch, on their
+        device, and gradients flow from the outputs to the tensors that ask for them.
 
         Args:
             feeds: an array for each input.
             outputs: names to return instead of the model's outputs.
             observe: called with the name and the array of each value of the main graph as it
-                appears, inputs first; the array must not be changed.
+                appears, inputs first; the array must not be changed. Constants are not shown.
+            parameters: arrays to use in place of initialisers, of the same shape.
 
         Raises:
             FeedError: a name, shape or dtype does not fit the model.
             KernelError: a node cannot be computed.
+            LimitError: a value does not fit into the memory.
 
         """
-        values = self._checked(feeds)
+        values = {**self._checked(feeds), **(parameters or {})}
+        plan = self._plan_for(values, frozenset(parameters or ()))
         names = [o.name for o in self.outputs] if outputs is None else list(outputs)
-        if unknown := [n for n in names if not self._plan.knows(n)]:
+        if unknown := [n for n in names if n not in plan.known]:
             raise FeedError(f"the model has no value named {unknown[0]!r}")
-        found = self._plan.run(values, names, observe)
-        return {name: found[name] for name in names}
+        if observe is not None:
+            for name, value in values.items():
+                observe(name, value)
+        with np.errstate(all="ignore"):
+            return plan.run(values, names, self._after(observe))
+
+    def run_batches(self, feeds: Mapping[str, Array], size: int) -> dict[str, Array]:
+        """Run samples by batches of at most `size`; feeds and outputs have them on axis 0.
+
+        Raises:
+            FeedError: the feeds hold no samples, or not the same number of them.
+
+        """
+        counts = {len(v) for v in feeds.values()}
+        if len(counts) != 1 or not (count := counts.pop()) or size < 1:
+            raise FeedError("batches need feeds with the same number of samples, at least one")
+        rows = [
+            self.run({name: v[i : i + size] for name, v in feeds.items()})
+            for i in range(0, count, size)
+        ]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    def profile(self) -> list[NodeTime]:
+        """Every node of the last run, in order, of a session made with `profile=True`.
+
+        Raises:
+            UsageError: the session does not profile.
+
+        """
+        if not self._profiles:
+            raise UsageError("profile() needs Session(model, profile=True) and a run")
+        return list(self._times)
+
+    def memory_bound(self, feeds: Mapping[str, Array]) -> int:
+        """Bytes that no run can do without: the weights and the largest set of live values."""
+        with np.errstate(all="ignore"):
+            return self._plan.memory_bound(self._checked(feeds), [o.name for o in self.outputs])
+
+    def _setting(self, **library: Any) -> Setting:
+        if self._target_cpu is None:
+            return Setting(self._opsets, **library)
+        from infer_runtime.target_cpu import binder
+
+        return Setting(self._opsets, **{**library, "bind": binder(self._target_cpu)})
+
+    def _plan_for(self, values: Mapping[str, Any], parameters: frozenset[str]) -> Plan:
+        """The plan for the library of these values, with parameters as inputs."""
+        tensors = [v for v in values.values() if not is_numpy(v) and not isinstance(v, list)]
+        if not tensors and not parameters:
+            return self._plan
+        if unknown := sorted(parameters - self._graph.initializers.keys()):
+            raise FeedError(f"the model has no initialiser named {unknown[0]!r}")
+        library = _tensor_library(tensors)
+        key = (parameters, str(library.pop("device", None)), bool(library))
+        if key not in self._other_plans:
+            setting = self._setting(parameters=parameters, **library)
+            self._other_plans[key] = Plan(self._graph, setting)
+        return self._other_plans[key]
+
+    def _after(self, observe: Observer | None) -> After | None:
+        if observe is None and not self._profiles:
+            return None
+        self._times = []
+
+        def after(step: Step, results: Sequence[Any], seconds: float) -> None:
+            if self._profiles:
+                size = sum(getattr(r, "nbytes", 0) for r in results)
+                self._times.append(NodeTime(step.name, step.op, 1e3 * seconds, size))
+            if observe is not None:
+                for name, result in zip(step.outputs, results, strict=True):
+                    if name:
+                        observe(name, result)
+
+        return after
 
     def _checked(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         names = [i.name for i in self.inputs]
@@ -89,6 +201,26 @@ class Session:
         if unknown := [n for n in feeds if n not in self._feedable]:
             raise FeedError(f"no input named {unknown[0]!r}; the inputs are {names}")
         return {name: checked_feed(self._feedable[name], v) for name, v in feeds.items()}
+
+
+def _tensor_library(values: Sequence[Any]) -> dict[str, Any]:
+    """What a plan for tensors is made with; nothing for NumPy."""
+    from infer_runtime.evaluate import bind
+    from infer_runtime.torch_library import is_tensor, to_tensor
+
+    if not any(is_tensor(v) for v in values):
+        return {}
+    device = next(v.device for v in values if is_tensor(v))
+    to_here = partial(to_tensor, device=device)
+    return {"bind": partial(bind, library="torch"), "settled": to_here, "device": device}
+
+
+def _share(graph: ir.Graph, plan: Plan) -> None:
+    """Let the graph hold the arrays of the plan instead of the bytes of the file."""
+    for name, value in graph.initializers.items():
+        array = plan.constants[name]
+        if isinstance(array, np.ndarray) and array.dtype.kind != "O":
+            value.const_value = ir.tensor(array, dtype=value.const_value.dtype, name=name)
 
 
 def checked_feed(info: TensorInfo, value: Array) -> Array:
@@ -100,14 +232,23 @@ def checked_feed(info: TensorInfo, value: Array) -> Array:
     """
     if info.dtype == _NO_TENSOR:
         return value
-    array = np.asarray(value)
-    is_text = array.dtype.kind in "OUS" and info.dtype.kind == "O"
-    if array.dtype != info.dtype and not is_text:
-        raise FeedError(f"input {info.name!r}: dtype {array.dtype}, expected {info.dtype}")
-    if info.shape is not None and not _fits(array.shape, info.shape):
+    array, dtype = _array_and_dtype(value)
+    is_text = dtype.kind in "OUS" and info.dtype.kind == "O"
+    if dtype != info.dtype and not is_text:
+        raise FeedError(f"input {info.name!r}: dtype {dtype}, expected {info.dtype}")
+    if info.shape is not None and not _fits(tuple(array.shape), info.shape):
         expected = ", ".join("?" if d is None else str(d) for d in info.shape)
         raise FeedError(f"input {info.name!r}: shape {list(array.shape)}, expected [{expected}]")
     return array
+
+
+def _array_and_dtype(value: Any) -> tuple[Array, np.dtype[Any]]:
+    if is_numpy(value) or not hasattr(value, "device"):
+        array = np.asarray(value)
+        return array, array.dtype
+    from infer_runtime.torch_library import numpy_dtype
+
+    return value, numpy_dtype(value)
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
@@ -145,4 +286,5 @@ def _info(value: ir.Value) -> TensorInfo:
 def _shape(shape: ir.Shape | None) -> tuple[int | str | None, ...] | None:
     if shape is None:
         return None
-    return tuple(d if isinstance(d, int) else d.value for d in shape)
+    # Some exporters write -1 where a dimension is dynamic.
+    return tuple((None if d < 0 else d) if isinstance(d, int) else d.value for d in shape)
