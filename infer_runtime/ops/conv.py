@@ -1,23 +1,19 @@
-"""Convolutions: taps for depthwise, one matrix product for the rest."""
+"""Convolution and its transpose."""
 
 from __future__ import annotations
 
 import math
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from infer_runtime.arrays import Array, as_type, beside_axis, widened
+from infer_runtime.ops.convolve import convolve
 from infer_runtime.ops.window import Window, pad_spatial, window
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# Work buffers of about this size stay in the second level cache.
-_DEPTHWISE_BYTES = 1 << 19
-_COLUMN_BYTES = 1 << 22
 
 
 @op("Conv")
@@ -42,79 +38,6 @@ def Conv(
     if B is not None:
         y += beside_axis(widened(B), 1, y.ndim)
     return as_type(y, X.dtype)
-
-
-def convolve(x: Array, w: Array, where: Window, group: int) -> Array:
-    """Cross-correlation without bias: x [N, C, ...], w [M, C/group, ...] -> [N, M, ...].
-
-    Raises:
-        ValueError: the channels of x, w and group do not fit.
-
-    """
-    if x.shape[1] != w.shape[1] * group or w.shape[0] % group:
-        raise ValueError(
-            f"{x.shape[1]} input channels do not fit weights {list(w.shape)} in {group} groups"
-        )
-    if w.shape[1] == 1 and group > 1:
-        return _depthwise(where.pad(x), w, where)
-    if math.prod(where.kernel) == 1 and set(where.strides) == {1}:
-        return _pointwise(where.pad(x), w, where, group)
-    return _general(where.pad(x), w, where, group)
-
-
-def _pointwise(x: Array, w: Array, where: Window, group: int) -> Array:
-    m, c = w.shape[:2]
-    columns = x.reshape(x.shape[0], group, c, -1)
-    y: Array = np.matmul(w.reshape(group, m // group, c), columns)
-    return y.reshape(x.shape[0], m, *where.out)
-
-
-def _depthwise(x: Array, w: Array, where: Window) -> Array:
-    """One multiply-add over whole planes for each tap, a cache full of channels at a time."""
-    m, c = w.shape[0], x.shape[1]
-    y = np.empty((x.shape[0], m, *where.out), x.dtype)
-    weights = w.reshape(m, -1)
-    step = max(1, _DEPTHWISE_BYTES // max(1, math.prod(where.out) * x.itemsize))
-    for n, first in product(range(x.shape[0]), range(0, m, step)):
-        last = min(first + step, m)
-        block = x[n, first:last] if m == c else x[n, np.arange(first, last) // (m // c)]
-        _add_taps(block, weights[first:last], where, y[n, first:last])
-    return y
-
-
-def _add_taps(x: Array, weights: Array, where: Window, y: Array) -> None:
-    part = np.empty_like(y)
-    for number, tap in enumerate(where.taps(x)):
-        weight = beside_axis(weights[:, number], 0, x.ndim)
-        if number == 0:
-            np.multiply(tap, weight, out=y)
-        else:
-            np.multiply(tap, weight, out=part)
-            np.add(y, part, out=y)
-
-
-def _general(x: Array, w: Array, where: Window, group: int) -> Array:
-    """im2col and a matrix product, some rows of the output at a time."""
-    batch, m = x.shape[0], w.shape[0]
-    depth = math.prod(w.shape[1:])
-    weights = w.reshape(group, m // group, depth)
-    y = np.empty((batch, m, *where.out), x.dtype)
-    row_bytes = depth * group * math.prod(where.out[1:]) * x.itemsize
-    step = max(1, _COLUMN_BYTES // max(1, row_bytes))
-    for n, first in product(range(batch), range(0, where.out[0], step)):
-        rows = slice(first, min(first + step, where.out[0]))
-        columns = _columns(x[n], where, rows).reshape(group, depth, -1)
-        y[n, :, rows] = np.matmul(weights, columns).reshape(m, -1, *where.out[1:])
-    return y
-
-
-def _columns(x: Array, where: Window, rows: slice) -> Array:
-    """[C, taps, rows, ...]: what each tap meets for some rows of the output."""
-    taps = math.prod(where.kernel)
-    columns = np.empty((x.shape[0], taps, rows.stop - rows.start, *where.out[1:]), x.dtype)
-    for number, tap in enumerate(where.taps(x)):
-        columns[:, number] = tap[:, rows]
-    return columns
 
 
 @op("ConvTranspose")

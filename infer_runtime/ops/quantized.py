@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from infer_runtime.arrays import Array, as_type, beside_axis, number, positive_axes, widened
 from infer_runtime.ops.cast import convert
-from infer_runtime.ops.conv import convolve
+from infer_runtime.ops.convolve import convolve
 from infer_runtime.ops.window import window
 from infer_runtime.registry import op
 

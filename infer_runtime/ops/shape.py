@@ -69,7 +69,7 @@ def Reshape(data: Array, shape: Array, *, allowzero: int = 0) -> Array:
 @op("Transpose")
 def Transpose(data: Array, *, perm: Sequence[int] | None = None) -> Array:
     """Axes in the order `perm`, reversed without it."""
-    return np.ascontiguousarray(np.transpose(data, perm)) if data.ndim else data
+    return np.transpose(data, perm)
 
 
 @op("Flatten")

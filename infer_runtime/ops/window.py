@@ -37,6 +37,10 @@ class Window:
         for position in product(*(range(k) for k in self.kernel)):
             yield padded[self._tap(position)]
 
+    def tap(self, padded: Array, number: int) -> Array:
+        """What the kernel position of this number meets."""
+        return padded[self._tap(np.unravel_index(number, self.kernel))]  # type: ignore[arg-type]
+
     def _tap(self, position: Sequence[int]) -> Any:
         return ..., *(
             slice(p * d, p * d + (n - 1) * s + 1, s)
