@@ -42,6 +42,13 @@ def is_narrow(dtype: Any) -> bool:
     return name in _NARROW or name.startswith("float8")
 
 
+def is_integer(dtype: Any) -> bool:
+    """Is this a type of whole numbers (booleans are not)?"""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "iu"
+    return not (dtype.is_floating_point or dtype.is_complex or str(dtype) == "torch.bool")
+
+
 def widened(x: Array) -> Array:
     """`x` in the type to accumulate in: float32 for narrow floats, else as it is."""
     if x.dtype is _SINGLE or not is_narrow(x.dtype):
@@ -89,9 +96,21 @@ def number(value: float, like: Array) -> Any:
     return like.new_tensor(value)  # type: ignore[attr-defined]
 
 
+def moved_axis(x: Array, source: int, target: int) -> Array:
+    """`x` with one axis moved to another place."""
+    return namespace(x).moveaxis(x, source, target)  # type: ignore[no-any-return]
+
+
 def integer_like(values: Any, like: Array) -> Array:
     """Whole numbers as int64, in the library and on the device of an array."""
     if isinstance(like, _NUMPY):
         return np.asarray(values, np.int64)
     xp = namespace(like)
     return xp.asarray(values, dtype=xp.int64, device=like.device)  # type: ignore[no-any-return]
+
+
+def like(values: Array, x: Array) -> Array:
+    """A NumPy array in the library and on the device of another array."""
+    if isinstance(x, _NUMPY):
+        return values
+    return namespace(x).asarray(values, device=x.device)  # type: ignore[no-any-return]

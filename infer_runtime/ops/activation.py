@@ -6,36 +6,43 @@ import math
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, beside_axis, number, widened
+from infer_runtime.arrays import Array, as_type, beside_axis, integer_like, is_numpy, namespace, number, widened
 from infer_runtime.ops.special import erf
 from infer_runtime.registry import op
 
 
-@op("Relu")
+_ZERO, _ONE, _INFINITE = np.float32(0), np.float32(1), np.float32(np.inf)
+
+
+@op("Relu", library="any")
 def Relu(X: Array) -> Array:
     """max(x, 0)."""
-    return np.maximum(X, number(0, X))
+    # Clipping to an infinite limit is the fastest maximum that NumPy has.
+    if is_numpy(X) and X.dtype == np.float32 and X.ndim:
+        return X.clip(_ZERO, _INFINITE)
+    return namespace(X).maximum(X, number(0, X))  # type: ignore[no-any-return]
 
 
-@op("LeakyRelu")
+@op("LeakyRelu", library="any")
 def LeakyRelu(X: Array, *, alpha: float = 0.01) -> Array:
     """x, or alpha * x below 0."""
-    return np.where(X < 0, X * number(alpha, X), X)
+    return namespace(X).where(X < 0, X * number(alpha, X), X)  # type: ignore[no-any-return]
 
 
-@op("PRelu", since=7)
+@op("PRelu", since=7, library="any")
 def PRelu(X: Array, slope: Array) -> Array:
     """x, or slope * x below 0."""
-    return as_type(np.where(X < 0, X * slope, X), X.dtype)
+    return as_type(namespace(X, slope).where(X < 0, X * slope, X), X.dtype)
 
 
-@op("Elu")
+@op("Elu", library="any")
 def Elu(X: Array, *, alpha: float = 1.0) -> Array:
     """x, or alpha * (exp(x) - 1) below 0."""
-    return np.where(X < 0, number(alpha, X) * np.expm1(np.minimum(X, 0)), X)
+    xp = namespace(X)
+    return xp.where(X < 0, number(alpha, X) * xp.expm1(xp.minimum(X, number(0, X))), X)  # type: ignore[no-any-return]
 
 
-@op("Selu")
+@op("Selu", library="any")
 def Selu(
     X: Array, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
 ) -> Array:
@@ -43,120 +50,132 @@ def Selu(
     return number(gamma, X) * Elu(X, alpha=alpha)
 
 
-@op("Celu", since=12)
+@op("Celu", since=12, library="any")
 def Celu(X: Array, *, alpha: float = 1.0) -> Array:
     """x, or alpha * (exp(x / alpha) - 1) below 0."""
-    a = number(alpha, X)
-    y: Array = np.maximum(X, 0) + np.minimum(a * np.expm1(X / a), 0)
-    return y
+    xp, a, zero = namespace(X), number(alpha, X), number(0, X)
+    return xp.maximum(X, zero) + xp.minimum(a * xp.expm1(X / a), zero)  # type: ignore[no-any-return]
 
 
-@op("ThresholdedRelu", since=10)
+@op("ThresholdedRelu", since=10, library="any")
 def ThresholdedRelu(X: Array, *, alpha: float = 1.0) -> Array:
     """x above alpha, else 0."""
-    return np.where(alpha < X, X, number(0, X))
+    return namespace(X).where(X > alpha, X, number(0, X))  # type: ignore[no-any-return]
 
 
-@op("Shrink", since=9)
+@op("Shrink", since=9, library="any")
 def Shrink(X: Array, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
     """x moved towards 0 by the bias outside of [-lambd, lambd], 0 inside."""
-    zero = np.zeros_like(X)
-    return as_type(np.where(-lambd > X, X + bias, np.where(lambd < X, X - bias, zero)), X.dtype)
+    xp = namespace(X)
+    inside = xp.where(X > lambd, X - bias, number(0, X))
+    return as_type(xp.where(X < -lambd, X + bias, inside), X.dtype)
 
 
-@op("Sigmoid")
+@op("Sigmoid", library="any")
 def Sigmoid(X: Array) -> Array:
     """1 / (1 + exp(-x)), from the side on which exp cannot overflow."""
-    decay = np.exp(-np.abs(X))
-    y: Array = np.where(X >= 0, number(1, X), decay) / (1 + decay)
-    return y
+    if is_numpy(X) and X.dtype == np.float32:
+        # Below -103 exp(-x) is infinite and the quotient 0, which is right.
+        y: Array = np.exp(-X)
+        y = y + _ONE
+        return np.reciprocal(y, out=y) if y.ndim else np.reciprocal(y)
+    xp = namespace(X)
+    decay = xp.exp(-xp.abs(X))
+    return xp.where(X >= 0, number(1, X), decay) / (1 + decay)  # type: ignore[no-any-return]
 
 
-@op("HardSigmoid")
+@op("HardSigmoid", library="any")
 def HardSigmoid(X: Array, *, alpha: float = 0.2, beta: float = 0.5) -> Array:
     """alpha * x + beta within [0, 1]."""
-    y: Array = np.maximum(number(alpha, X) * X + number(beta, X), 0)
-    return np.minimum(y, number(1, X))
+    xp = namespace(X)
+    y = number(alpha, X) * X + number(beta, X)
+    if xp is np and y.ndim:
+        return y.clip(number(0, X), number(1, X))
+    return xp.minimum(xp.maximum(y, number(0, X)), number(1, X))  # type: ignore[no-any-return]
 
 
-@op("HardSwish", since=14)
+@op("HardSwish", since=14, library="any")
 def HardSwish(X: Array) -> Array:
     """x * HardSigmoid(x) with alpha 1/6."""
     return X * HardSigmoid(X, alpha=1 / 6, beta=0.5)
 
 
-@op("Swish", since=24)
+@op("Swish", since=24, library="any")
 def Swish(X: Array, *, alpha: float = 1.0) -> Array:
     """x * Sigmoid(alpha * x)."""
     return X * Sigmoid(number(alpha, X) * X)
 
 
-@op("Softplus")
+@op("Softplus", library="any")
 def Softplus(X: Array) -> Array:
     """log(1 + exp(x)) that does not overflow."""
-    return np.maximum(X, 0) + np.log1p(np.exp(-np.abs(X)))
+    xp = namespace(X)
+    return xp.maximum(X, number(0, X)) + xp.log1p(xp.exp(-xp.abs(X)))  # type: ignore[no-any-return]
 
 
-@op("Softsign")
+@op("Softsign", library="any")
 def Softsign(X: Array) -> Array:
     """x / (1 + |x|)."""
-    y: Array = X / (1 + np.abs(X))
-    return y
+    return X / (1 + namespace(X).abs(X))  # type: ignore[no-any-return]
 
 
-@op("Mish", since=18)
+@op("Mish", since=18, library="any")
 def Mish(X: Array) -> Array:
     """x * tanh(Softplus(x))."""
-    return X * np.tanh(Softplus(X))
+    return X * namespace(X).tanh(Softplus(X))  # type: ignore[no-any-return]
 
 
-@op("Gelu", since=20)
+@op("Gelu", since=20, library="any")
 def Gelu(X: Array, *, approximate: str = "none") -> Array:
     """x * Phi(x), by the error function or by the tanh approximation."""
     x = widened(X)
     if approximate == "tanh":
-        inner = np.tanh(number(math.sqrt(2 / math.pi), x) * (x + number(0.044715, x) * x * x * x))
+        inner = namespace(x).tanh(number(math.sqrt(2 / math.pi), x) * (x + number(0.044715, x) * x * x * x))
     else:
         inner = erf(x * number(math.sqrt(0.5), x))
     return as_type(number(0.5, x) * x * (1 + inner), X.dtype)
 
 
-@op("Softmax", since=13)
+@op("Softmax", since=13, library="any")
 def Softmax(X: Array, *, axis: int = -1) -> Array:
     """exp(x) over its sum along the axis; the maximum is taken off first."""
     x = widened(X)
-    weights = np.exp(x - x.max(axis=axis, keepdims=True))
-    return as_type(weights / weights.sum(axis=axis, keepdims=True), X.dtype)
+    xp = namespace(x)
+    weights = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    return as_type(weights / xp.sum(weights, axis=axis, keepdims=True), X.dtype)
 
 
-@op("LogSoftmax", since=13)
+@op("LogSoftmax", since=13, library="any")
 def LogSoftmax(X: Array, *, axis: int = -1) -> Array:
     """log(Softmax(x)), computed without the division."""
     x = widened(X)
-    x = x - x.max(axis=axis, keepdims=True)
-    return as_type(x - np.log(np.exp(x).sum(axis=axis, keepdims=True)), X.dtype)
+    xp = namespace(x)
+    x = x - xp.max(x, axis=axis, keepdims=True)
+    return as_type(x - xp.log(xp.sum(xp.exp(x), axis=axis, keepdims=True)), X.dtype)
 
 
-@op("Hardmax", since=13)
+@op("Hardmax", since=13, library="any")
 def Hardmax(X: Array, *, axis: int = -1) -> Array:
     """One at the first maximum along the axis, zero elsewhere."""
-    first = np.expand_dims(X.argmax(axis=axis), axis)
-    return as_type(first == beside_axis(np.arange(X.shape[axis]), axis, X.ndim), X.dtype)
+    xp = namespace(X)
+    first = xp.expand_dims(xp.argmax(X, axis=axis), axis=axis)
+    places = integer_like(range(X.shape[axis]), X)
+    return as_type(first == beside_axis(places, axis, X.ndim), X.dtype)
 
 
-@op("Softmax")
+@op("Softmax", library="any")
 def Softmax_1(X: Array, *, axis: int = 1) -> Array:
     """Before opset 13 all axes from `axis` on are one."""
     return Softmax(_flat(X, axis)).reshape(X.shape)
 
 
-@op("LogSoftmax")
+@op("LogSoftmax", library="any")
 def LogSoftmax_1(X: Array, *, axis: int = 1) -> Array:
     """Before opset 13 all axes from `axis` on are one."""
     return LogSoftmax(_flat(X, axis)).reshape(X.shape)
 
 
-@op("Hardmax")
+@op("Hardmax", library="any")
 def Hardmax_1(X: Array, *, axis: int = 1) -> Array:
     """Before opset 13 all axes from `axis` on are one."""
     return Hardmax(_flat(X, axis)).reshape(X.shape)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type
+from infer_runtime.arrays import Array, as_type, is_integer, is_numpy, namespace, number
 from infer_runtime.ops.special import erf
 from infer_runtime.registry import op
 
@@ -17,77 +17,98 @@ if TYPE_CHECKING:
 # From opset 7 on, broadcasting is NumPy's; before, it was an attribute.
 _BROADCASTS = 7
 
-_UNARY: dict[str, Callable[[Array], Array]] = {
-    "Abs": np.abs, "Acos": np.arccos, "Acosh": np.arccosh, "Asin": np.arcsin, "Asinh": np.arcsinh,
-    "Atan": np.arctan, "Atanh": np.arctanh, "BitwiseNot": np.invert, "Ceil": np.ceil,
-    "Cos": np.cos, "Cosh": np.cosh, "Erf": erf, "Exp": np.exp, "Floor": np.floor,
-    "IsNaN": np.isnan, "Log": np.log, "Neg": np.negative, "Not": np.logical_not,
-    "Reciprocal": np.reciprocal, "Round": np.rint, "Sign": np.sign, "Sin": np.sin,
-    "Sinh": np.sinh, "Sqrt": np.sqrt, "Tan": np.tan, "Tanh": np.tanh,
+# ONNX name -> name in the array API standard.
+_UNARY = {
+    "Abs": "abs", "Acos": "acos", "Acosh": "acosh", "Asin": "asin", "Asinh": "asinh",
+    "Atan": "atan", "Atanh": "atanh", "BitwiseNot": "bitwise_invert", "Ceil": "ceil",
+    "Cos": "cos", "Cosh": "cosh", "Exp": "exp", "Floor": "floor", "IsNaN": "isnan", "Log": "log",
+    "Neg": "negative", "Not": "logical_not", "Reciprocal": "reciprocal", "Round": "round",
+    "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Sqrt": "sqrt", "Tan": "tan", "Tanh": "tanh",
 }  # fmt: skip
 
-_BINARY: dict[str, Callable[[Array, Array], Array]] = {
-    "Add": np.add, "And": np.logical_and, "BitwiseAnd": np.bitwise_and, "BitwiseOr": np.bitwise_or,
-    "BitwiseXor": np.bitwise_xor, "Equal": np.equal, "Greater": np.greater,
-    "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
-    "Mul": np.multiply, "Or": np.logical_or, "Sub": np.subtract, "Xor": np.logical_xor,
+_BINARY = {
+    "Add": "add", "And": "logical_and", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or",
+    "BitwiseXor": "bitwise_xor", "Equal": "equal", "Greater": "greater",
+    "GreaterOrEqual": "greater_equal", "Less": "less", "LessOrEqual": "less_equal",
+    "Mul": "multiply", "Or": "logical_or", "Sub": "subtract", "Xor": "logical_xor",
 }  # fmt: skip
 
-_VARIADIC: dict[str, Callable[[Array, Array], Array]] = {
-    "Max": np.maximum, "Min": np.minimum, "Sum": np.add,
-}  # fmt: skip
+_VARIADIC = {"Max": "maximum", "Min": "minimum", "Sum": "add"}
+
+# Where NumPy has a faster function than the standard's.
+_NUMPY_NAMES = {"round": "rint"}
 
 
-def _unary(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    return lambda x: function(x)
+def _unary(name: str) -> Callable[[Array], Array]:
+    on_numpy = getattr(np, _NUMPY_NAMES.get(name, name))
+    return lambda x: on_numpy(x) if is_numpy(x) else getattr(namespace(x), name)(x)
 
 
-def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    return lambda a, b: function(a, b)
+def _binary(name: str) -> Callable[[Array, Array], Array]:
+    on_numpy = getattr(np, name)
+
+    def kernel(a: Array, b: Array) -> Array:
+        if is_numpy(a) and is_numpy(b):
+            return on_numpy(a, b)  # type: ignore[no-any-return]
+        return getattr(namespace(a, b), name)(a, b)  # type: ignore[no-any-return]
+
+    return kernel
 
 
-def _variadic(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
-    return lambda *inputs: reduce(function, inputs)
+def _variadic(name: str) -> Callable[..., Array]:
+    pair = _binary(name)
+    return lambda *inputs: reduce(pair, inputs)
 
 
-for _name, _function in _UNARY.items():
-    op(_name)(_unary(_function))
-for _name, _pair in _BINARY.items():
-    op(_name, since=_BROADCASTS)(_binary(_pair))
-for _name, _pair in _VARIADIC.items():
-    op(_name, since=6)(_variadic(_pair))
+for _op, _standard in _UNARY.items():
+    op(_op, library="any")(_unary(_standard))
+for _op, _standard in _BINARY.items():
+    op(_op, since=_BROADCASTS, library="any")(_binary(_standard))
+for _op, _standard in _VARIADIC.items():
+    op(_op, since=6, library="any")(_variadic(_standard))
 
 
-@op("Mean", since=6)
+@op("Erf", library="any")
+def Erf(x: Array) -> Array:
+    """The error function."""
+    return erf(x)
+
+
+@op("Mean", since=6, library="any")
 def Mean(*inputs: Array) -> Array:
     """The mean of all inputs, with broadcasting."""
-    return as_type(reduce(np.add, inputs) / np.array(len(inputs), inputs[0].dtype), inputs[0].dtype)
+    total = reduce(_binary("add"), inputs)
+    return as_type(total / number(len(inputs), inputs[0]), inputs[0].dtype)
 
 
-@op("Div", since=_BROADCASTS)
+@op("Div", since=_BROADCASTS, library="any")
 def Div(A: Array, B: Array) -> Array:
     """Quotient; integers round towards zero, as in C."""
-    if not np.issubdtype(A.dtype, np.integer):
-        return np.divide(A, B)
-    quotient = np.floor_divide(A, B)
-    if np.issubdtype(A.dtype, np.unsignedinteger):
-        return quotient
+    xp = namespace(A, B)
+    if not is_integer(A.dtype):
+        return xp.divide(A, B)  # type: ignore[no-any-return]
+    quotient = xp.floor_divide(A, B)
     inexact = (quotient * B != A) & (B != 0)
     return as_type(quotient + (inexact & ((A < 0) != (B < 0))), A.dtype)
 
 
-@op("Mod", since=10)
+@op("Mod", since=10, library="any")
 def Mod(A: Array, B: Array, *, fmod: int = 0) -> Array:
     """Remainder with the sign of the divisor, or of the dividend with `fmod`."""
-    return np.fmod(A, B) if fmod else np.mod(A, B)
+    xp = namespace(A, B)
+    return xp.fmod(A, B) if fmod else xp.remainder(A, B)  # type: ignore[no-any-return]
 
 
-@op("Pow", since=_BROADCASTS)
+@op("Pow", since=_BROADCASTS, library="any")
 def Pow(X: Array, Y: Array) -> Array:
     """Power in the type of the base; integer bases take negative exponents through float64."""
-    if np.issubdtype(X.dtype, np.integer) and np.issubdtype(Y.dtype, np.signedinteger):
-        return as_type(np.power(X.astype(np.float64), Y) if np.any(Y < 0) else X**Y, X.dtype)
-    return as_type(np.power(X, Y), X.dtype)
+    xp = namespace(X, Y)
+    if is_integer(X.dtype):
+        wide = as_type(X, xp.float64) if (Y < 0).any() else X
+        return as_type(xp.pow(wide, Y), X.dtype)
+    if is_numpy(Y) and Y.size == 1 and Y.dtype == X.dtype and Y.reshape(-1)[0] == 2:
+        return as_type(np.broadcast_to(X * X, np.broadcast_shapes(X.shape, Y.shape)), X.dtype)
+    return as_type(xp.pow(X, Y), X.dtype)
 
 
 @op("BitShift", since=11)
@@ -106,31 +127,34 @@ def IsInf(X: Array, *, detect_negative: int = 1, detect_positive: int = 1) -> Ar
     return np.isposinf(X) if detect_positive else np.zeros(X.shape, bool)
 
 
-@op("Where", since=9)
+@op("Where", since=9, library="any")
 def Where(condition: Array, X: Array, Y: Array) -> Array:
     """X where the condition holds, else Y."""
-    return np.where(condition, X, Y)
+    return namespace(condition, X, Y).where(condition, X, Y)  # type: ignore[no-any-return]
 
 
-@op("Clip", since=11)
+@op("Clip", since=11, library="any")
 def Clip(X: Array, low: Array | None = None, high: Array | None = None) -> Array:
     """Lower limit first, so that the upper one wins when they cross."""
+    xp = namespace(X)
+    if xp is np and low is not None and high is not None and X.ndim:
+        return X.clip(low, high)
     if low is not None:
-        X = np.maximum(X, low)
-    return X if high is None else np.minimum(X, high)
+        X = xp.maximum(X, low)
+    return X if high is None else xp.minimum(X, high)  # type: ignore[no-any-return]
 
 
-@op("Clip", since=6)
+@op("Clip", since=6, library="any")
 def Clip_6(X: Array, *, min: float | None = None, max: float | None = None) -> Array:  # noqa: A002
     """Before opset 11 the limits are attributes."""
     return Clip(X, _limit(min, X), _limit(max, X))
 
 
-@op("Identity")
+@op("Identity", library="any")
 def Identity(x: Any) -> Any:
     """The input, tensor or sequence."""
     return x
 
 
-def _limit(value: float | None, like: Array) -> Array | None:
-    return None if value is None else np.asarray(value, like.dtype)
+def _limit(value: float | None, like: Array) -> Any:
+    return None if value is None else number(value, like)

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infer_runtime.arrays import Array, beside_axis, ints, positive_axes
+from infer_runtime.arrays import (
+    Array, as_type, beside_axis, integer_like, ints, is_numpy, moved_axis, namespace,
+    positive_axes, scalar,
+)  # fmt: skip
+from infer_runtime.errors import UnsupportedOpError
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
@@ -18,13 +22,24 @@ _REDUCTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@op("Gather")
+@op("Gather", library="any")
 def Gather(data: Array, indices: Array, *, axis: int = 0) -> Array:
     """Entries along the axis; IndexError when one is out of range."""
-    return np.take(data, indices.astype(np.int64), axis=axis)
+    if is_numpy(data):
+        return np.take(data, indices.astype(np.int64), axis=axis)
+    (axis,) = positive_axes([axis], data.ndim)
+    places = _counted_from_front(indices, data.shape[axis])
+    y = namespace(data).take(data, places.reshape(-1), axis=axis)
+    return y.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))  # type: ignore[no-any-return]
 
 
-@op("GatherElements", since=11)
+def _counted_from_front(indices: Array, size: int) -> Array:
+    xp = namespace(indices)
+    wide = as_type(indices, xp.int64)
+    return xp.where(wide < 0, wide + size, wide)  # type: ignore[no-any-return]
+
+
+@op("GatherElements", since=11, library="any")
 def GatherElements(data: Array, indices: Array, *, axis: int = 0) -> Array:
     """data with the index along `axis` replaced, element by element."""
     return data[_element_index(indices, data.shape, axis)]
@@ -33,22 +48,32 @@ def GatherElements(data: Array, indices: Array, *, axis: int = 0) -> Array:
 def _element_index(indices: Array, shape: Sequence[int], axis: int) -> tuple[Array, ...]:
     """Full coordinates when `indices` replaces one of them."""
     (axis,) = positive_axes([axis], len(shape))
-    grid = list(np.ogrid[tuple(slice(n) for n in indices.shape)])
-    grid[axis] = indices.astype(np.int64)
+    grid = _grid(indices.shape, indices)
+    grid[axis] = as_type(indices, namespace(indices).int64)
     return tuple(grid)
 
 
-@op("GatherND", since=11)
+def _grid(shape: Sequence[int], like: Array) -> list[Array]:
+    """The coordinate along each axis, shaped to broadcast."""
+    return [
+        beside_axis(integer_like(range(n), like), axis, len(shape)) for axis, n in enumerate(shape)
+    ]
+
+
+@op("GatherND", since=11, library="any")
 def GatherND(data: Array, indices: Array, *, batch_dims: int = 0) -> Array:
     """Entries or slices at coordinates, which are the last axis of the indices."""
-    at = np.moveaxis(indices.astype(np.int64), -1, 0)
-    grid = np.ogrid[tuple(slice(n) for n in indices.shape[:batch_dims])]
+    at = moved_axis(as_type(indices, namespace(indices).int64), -1, 0)
     missing = at.ndim - 1 - batch_dims
-    batch = [g.reshape(*g.shape, *[1] * missing) for g in grid]
-    return np.asarray(data[(*batch, *at)])
+    grid = _grid(indices.shape[:batch_dims], indices)
+    batch = [g.reshape((*g.shape, *[1] * missing)) for g in grid]
+    return data[(*batch, *at)]
 
 
-def _scatter(target: Array, index: Any, updates: Array, reduction: str) -> Array:
+def _scattered(data: Array, index: Any, updates: Array, reduction: str) -> Array:
+    if not is_numpy(data):
+        return _scattered_tensor(data, index, updates, reduction)
+    target = data.copy()
     if reduction == "none":
         target[index] = updates
     elif reduction in _REDUCTIONS:
@@ -58,44 +83,54 @@ def _scatter(target: Array, index: Any, updates: Array, reduction: str) -> Array
     return target
 
 
-@op("ScatterElements", since=11)
+def _scattered_tensor(data: Any, index: Any, updates: Any, reduction: str) -> Array:
+    if reduction in {"none", "add"}:
+        index = tuple(i.broadcast_to(updates.shape[: i.ndim]) for i in index)
+        return data.index_put(index, updates, accumulate=reduction == "add")  # type: ignore[no-any-return]
+    raise UnsupportedOpError(f"a scatter with reduction {reduction!r} has no gradient")
+
+
+@op("ScatterElements", since=11, library="any")
 def ScatterElements(
     data: Array, indices: Array, updates: Array, *, axis: int = 0, reduction: str = "none"
 ) -> Array:
     """data with elements replaced, or reduced, at indices along the axis."""
     index = _element_index(indices, data.shape, axis)
-    return _scatter(data.copy(), index, updates, reduction)
+    return _scattered(data, index, updates, reduction)
 
 
-@op("Scatter", since=9)
+@op("Scatter", since=9, library="any")
 def Scatter(data: Array, indices: Array, updates: Array, *, axis: int = 0) -> Array:
     """The name of ScatterElements before opset 11."""
     return ScatterElements(data, indices, updates, axis=axis)
 
 
-@op("ScatterND", since=11)
+@op("ScatterND", since=11, library="any")
 def ScatterND(data: Array, indices: Array, updates: Array, *, reduction: str = "none") -> Array:
     """data with entries or slices replaced, or reduced, at coordinates."""
-    index = tuple(np.moveaxis(indices.astype(np.int64), -1, 0))
-    return _scatter(data.copy(), index, updates, reduction)
+    index = tuple(moved_axis(as_type(indices, namespace(indices).int64), -1, 0))
+    return _scattered(data, index, updates, reduction)
 
 
-@op("OneHot", since=9)
+@op("OneHot", since=9, library="any")
 def OneHot(indices: Array, depth: Array, values: Array, *, axis: int = -1) -> Array:
     """`values[1]` where the new axis has the index; an index out of range has it nowhere."""
-    count = int(depth.reshape(-1)[0])
+    count, xp = int(scalar(depth)), namespace(indices)
     rank = indices.ndim + 1
     (axis,) = positive_axes([axis], rank)
-    at = indices.astype(np.int64)
-    at = np.where(at < 0, at + count, at)
-    hot = np.equal(np.expand_dims(at, axis), beside_axis(np.arange(count), axis, rank))
-    return np.where(hot, values[1:], values[:1])
+    at = _counted_from_front(indices, count)
+    hot = xp.expand_dims(at, axis=axis) == beside_axis(integer_like(range(count), at), axis, rank)
+    return xp.where(hot, values[1:], values[:1])  # type: ignore[no-any-return]
 
 
-@op("Compress", since=9)
+@op("Compress", since=9, library="any")
 def Compress(data: Array, condition: Array, *, axis: int | None = None) -> Array:
     """Entries along the axis (or of the flat array) where the condition holds."""
-    return np.compress(condition, data, axis=axis)
+    if is_numpy(data):
+        return np.compress(condition, data, axis=axis)
+    (places,) = namespace(condition).nonzero(condition)
+    flat, over = (data.reshape(-1), 0) if axis is None else (data, axis)
+    return namespace(data).take(flat, places, axis=over)  # type: ignore[no-any-return]
 
 
 @op("NonZero", since=9)
@@ -104,7 +139,7 @@ def NonZero(X: Array) -> Array:
     return np.stack(np.nonzero(np.atleast_1d(X))).astype(np.int64)
 
 
-@op("TopK", since=10)
+@op("TopK", since=10, library="any")
 def TopK(
     X: Array,
     K: Array,
@@ -118,19 +153,22 @@ def TopK(
     (k,) = ints(K)
     if k > X.shape[axis]:
         raise ValueError(f"k = {k} exceeds axis {axis} of length {X.shape[axis]}")
-    order = _descending(X, axis) if largest else np.argsort(X, axis=axis, kind="stable")
-    at = np.take(order, np.arange(k), axis=axis)
-    return np.take_along_axis(X, at, axis), at.astype(np.int64)
+    if k < 0:
+        raise ValueError(f"k = {k} is negative")
+    xp = namespace(X)
+    order = _descending(X, axis) if largest else xp.argsort(X, axis=axis, stable=True)
+    at = xp.take(order, integer_like(range(k), order), axis=axis)
+    return xp.take_along_axis(X, at, axis=axis), as_type(at, xp.int64)
 
 
 def _descending(X: Array, axis: int) -> Array:
     """Largest first; equals keep their order, so the flipped array is sorted and flipped back."""
-    order = np.flip(np.argsort(np.flip(X, axis), axis=axis, kind="stable"), axis)
-    back: Array = X.shape[axis] - 1 - order
-    return back
+    xp = namespace(X)
+    order = xp.flip(xp.argsort(xp.flip(X, axis=axis), axis=axis, stable=True), axis=axis)
+    return X.shape[axis] - 1 - order  # type: ignore[no-any-return]
 
 
-@op("TopK")
+@op("TopK", library="any")
 def TopK_1(X: Array, *, k: int, axis: int = -1) -> tuple[Array, Array]:
     """Before opset 10 k is an attribute."""
     return TopK(X, np.array([k]), axis=axis)

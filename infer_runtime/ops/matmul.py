@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, widened
+from infer_runtime.arrays import Array, as_type, namespace, number, widened
 from infer_runtime.registry import op
 
 
-@op("MatMul")
+@op("MatMul", library="any")
 def MatMul(A: Array, B: Array) -> Array:
     """Matrix product; narrow floats are summed in float32."""
-    return as_type(np.matmul(widened(A), widened(B)), A.dtype)
+    return as_type(namespace(A, B).matmul(widened(A), widened(B)), A.dtype)
 
 
-@op("Gemm", since=7)
+@op("Gemm", since=7, library="any")
 def Gemm(
     A: Array,
     B: Array,
@@ -27,17 +27,22 @@ def Gemm(
 ) -> Array:
     """alpha * A' * B' + beta * C for matrices."""
     a, b = widened(A), widened(B)
-    y = np.matmul(a.T if transA else a, b.T if transB else b)
+    y = namespace(a, b).matmul(a.T if transA else a, b.T if transB else b)
     if alpha != 1:
-        y = y * y.dtype.type(alpha)
+        y = y * number(alpha, y)
     if C is not None:
         c = widened(C)
-        y = y + (c if beta == 1 else c * c.dtype.type(beta))
+        y = y + (c if beta == 1 else c * number(beta, c))
     return as_type(y, A.dtype)
 
 
-@op("Einsum", since=12)
+@op("Einsum", since=12, library="any")
 def Einsum(*inputs: Array, equation: str) -> Array:
     """Sum of products by an equation over named axes."""
     wide = [widened(x) for x in inputs]
-    return as_type(np.einsum(equation.replace(" ", ""), *wide, optimize=True), inputs[0].dtype)
+    names = equation.replace(" ", "")
+    if namespace(*inputs) is np:
+        return as_type(np.einsum(names, *wide, optimize=True), inputs[0].dtype)
+    import torch
+
+    return as_type(torch.einsum(names, *wide), inputs[0].dtype)

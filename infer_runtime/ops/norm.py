@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from infer_runtime.arrays import Array, as_type, beside_axis, number, widened
+from infer_runtime.arrays import Array, as_type, beside_axis, namespace, number, widened
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-@op("BatchNormalization", since=14)
+@op("BatchNormalization", since=14, library="any")
 def BatchNormalization(
     X: Array,
     scale: Array,
@@ -29,7 +27,8 @@ def BatchNormalization(
     if not training_mode:
         return _normalise_channels(X, scale, B, mean, var, epsilon)
     axes = tuple(a for a in range(X.ndim) if a != 1)
-    now_mean, now_var = widened(X).mean(axis=axes), widened(X).var(axis=axes)
+    x, xp = widened(X), namespace(X)
+    now_mean, now_var = xp.mean(x, axis=axes), xp.var(x, axis=axes)
     y = _normalise_channels(X, scale, B, now_mean, now_var, epsilon)
     running = (
         as_type(old * momentum + now * (1 - momentum), old.dtype)
@@ -38,7 +37,7 @@ def BatchNormalization(
     return y, *running  # type: ignore[return-value]
 
 
-@op("BatchNormalization", since=7)
+@op("BatchNormalization", since=7, library="any")
 def BatchNormalization_7(
     X: Array,
     scale: Array,
@@ -58,7 +57,7 @@ def BatchNormalization_7(
     if spatial:
         y = _normalise_channels(X, scale, B, mean, var, epsilon)
     else:
-        y = (X - mean) / np.sqrt(var + number(epsilon, X)) * scale + B
+        y = (X - mean) / namespace(X).sqrt(var + number(epsilon, X)) * scale + B
     return y, mean, var, mean, var
 
 
@@ -66,21 +65,22 @@ def _normalise_channels(
     X: Array, scale: Array, B: Array, mean: Array, var: Array, epsilon: float
 ) -> Array:
     s, b, m, v = (widened(p) for p in (scale, B, mean, var))
-    factor = s / np.sqrt(v + number(epsilon, v))
+    factor = s / namespace(v).sqrt(v + number(epsilon, v))
     y = widened(X) * beside_axis(factor, 1, X.ndim) + beside_axis(b - m * factor, 1, X.ndim)
     return as_type(y, X.dtype)
 
 
 def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:
     """(x - mean) / deviation, the mean and the inverse deviation."""
-    mean = x.mean(axis=axes, keepdims=True)
+    xp = namespace(x)
+    mean = xp.mean(x, axis=axes, keepdims=True)
     centred = x - mean
-    variance = np.square(centred).mean(axis=axes, keepdims=True)
-    inverse = 1 / np.sqrt(variance + number(epsilon, x))
+    variance = xp.mean(xp.square(centred), axis=axes, keepdims=True)
+    inverse = 1 / xp.sqrt(variance + number(epsilon, x))
     return centred * inverse, mean, inverse
 
 
-@op("InstanceNormalization", since=6)
+@op("InstanceNormalization", since=6, library="any")
 def InstanceNormalization(X: Array, scale: Array, B: Array, *, epsilon: float = 1e-5) -> Array:
     """Normalise each channel of each sample."""
     y, _, _ = _standardised(widened(X), tuple(range(2, X.ndim)), epsilon)
@@ -88,7 +88,7 @@ def InstanceNormalization(X: Array, scale: Array, B: Array, *, epsilon: float = 
     return as_type(y, X.dtype)
 
 
-@op("LayerNormalization", since=17)
+@op("LayerNormalization", since=17, library="any")
 def LayerNormalization(
     X: Array,
     scale: Array,
@@ -108,7 +108,7 @@ def LayerNormalization(
     return as_type(y, X.dtype), mean, inverse
 
 
-@op("RMSNormalization", since=23)
+@op("RMSNormalization", since=23, library="any")
 def RMSNormalization(
     X: Array, scale: Array, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Array:
@@ -116,11 +116,12 @@ def RMSNormalization(
     del stash_type
     x = widened(X)
     axes = tuple(range(axis % X.ndim, X.ndim))
-    power = np.square(x).mean(axis=axes, keepdims=True)
-    return as_type(x / np.sqrt(power + number(epsilon, x)) * widened(scale), scale.dtype)
+    xp = namespace(x)
+    power = xp.mean(xp.square(x), axis=axes, keepdims=True)
+    return as_type(x / xp.sqrt(power + number(epsilon, x)) * widened(scale), scale.dtype)
 
 
-@op("GroupNormalization", since=21)
+@op("GroupNormalization", since=21, library="any")
 def GroupNormalization(
     X: Array,
     scale: Array,
@@ -138,45 +139,47 @@ def GroupNormalization(
     return as_type(y, X.dtype)
 
 
-@op("GroupNormalization", since=18)
+@op("GroupNormalization", since=18, library="any")
 def GroupNormalization_18(
     X: Array, scale: Array, bias: Array, *, num_groups: int, epsilon: float = 1e-5
 ) -> Array:
     """Before opset 21 scale and bias are per group."""
     times = X.shape[1] // num_groups
-    scale, bias = np.repeat(scale, times), np.repeat(bias, times)
+    xp = namespace(scale, bias)
+    scale, bias = xp.repeat(scale, times), xp.repeat(bias, times)
     return GroupNormalization(X, scale, bias, num_groups=num_groups, epsilon=epsilon)
 
 
-@op("LRN")
+@op("LRN", library="any")
 def LRN(
     X: Array, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
 ) -> Array:
     """Divide by the power of the neighbouring channels (AlexNet)."""
     x = widened(X)
-    square, total = np.square(x), np.zeros_like(x)
+    xp, square = namespace(x), x * x
     before, after = (size - 1) // 2, size // 2
-    for c in range(x.shape[1]):
-        near = square[:, max(0, c - before) : c + after + 1]
-        total[:, c] = near.sum(axis=1)
+    near = [square[:, max(0, c - before) : c + after + 1] for c in range(x.shape[1])]
+    total = xp.stack([xp.sum(channels, axis=1) for channels in near], axis=1)
     return as_type(x / (bias + alpha / size * total) ** beta, X.dtype)
 
 
-@op("LpNormalization")
+@op("LpNormalization", library="any")
 def LpNormalization(X: Array, *, axis: int = -1, p: int = 2) -> Array:
     """Divide by the L1 or L2 norm along the axis; a zero vector stays zero."""
     x = widened(X)
+    xp = namespace(x)
     if p == 1:
-        norm = np.abs(x).sum(axis=axis, keepdims=True)
+        norm = xp.sum(xp.abs(x), axis=axis, keepdims=True)
     else:
-        norm = np.sqrt(np.square(x).sum(axis=axis, keepdims=True))
-    return as_type(np.where(norm == 0, x, x / norm), X.dtype)
+        norm = xp.sqrt(xp.sum(xp.square(x), axis=axis, keepdims=True))
+    return as_type(xp.where(norm == 0, x, x / norm), X.dtype)
 
 
-@op("MeanVarianceNormalization", since=9)
+@op("MeanVarianceNormalization", since=9, library="any")
 def MeanVarianceNormalization(X: Array, *, axes: Sequence[int] = (0, 2, 3)) -> Array:
     """Subtract the mean and divide by the deviation over the axes."""
     x = widened(X)
-    centred = x - x.mean(axis=tuple(axes), keepdims=True)
-    deviation = np.sqrt(np.square(centred).mean(axis=tuple(axes), keepdims=True))
+    xp = namespace(x)
+    centred = x - xp.mean(x, axis=tuple(axes), keepdims=True)
+    deviation = xp.sqrt(xp.mean(xp.square(centred), axis=tuple(axes), keepdims=True))
     return as_type(centred / (deviation + number(1e-9, x)), X.dtype)

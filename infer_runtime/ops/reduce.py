@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, beside_axis, ints, number, positive_axes, widened
+from infer_runtime.arrays import (
+    Array, as_type, beside_axis, integer_like, ints, is_integer, namespace, number, positive_axes, widened,
+)  # fmt: skip
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
@@ -15,24 +18,37 @@ if TYPE_CHECKING:
     Axes = tuple[int, ...]
 
 
+def _sum(x: Array, axis: Axes, keepdims: bool) -> Array:
+    return namespace(x).sum(x, axis=axis, keepdims=keepdims)  # type: ignore[no-any-return]
+
+
 def _log_sum_exp(x: Array, axis: Axes, keepdims: bool) -> Array:
-    top = x.max(axis=axis, keepdims=True, initial=-np.inf)
-    base = np.where(np.isfinite(top), top, 0)
-    total: Array = np.log(np.exp(x - base).sum(axis=axis, keepdims=True)) + base
-    return total if keepdims else np.squeeze(total, axis=axis)
+    xp = namespace(x)
+    if not math.prod(x.shape):
+        return xp.log(_sum(x, axis, keepdims))  # type: ignore[no-any-return]
+    top = xp.max(x, axis=axis, keepdims=True)
+    base = xp.where(xp.isfinite(top), top, number(0, top))
+    total = xp.log(xp.sum(xp.exp(x - base), axis=axis, keepdims=True)) + base
+    return total if keepdims else xp.squeeze(total, axis=axis)  # type: ignore[no-any-return]
 
 
 def _max(x: Array, axis: Axes, keepdims: bool) -> Any:
-    initial = {} if x.size else {"initial": _extreme(x.dtype, -1)}
-    return x.max(axis=axis, keepdims=keepdims, **initial)
+    return _extremum(x, axis, keepdims, -1)
 
 
 def _min(x: Array, axis: Axes, keepdims: bool) -> Any:
-    initial = {} if x.size else {"initial": _extreme(x.dtype, 1)}
-    return x.min(axis=axis, keepdims=keepdims, **initial)
+    return _extremum(x, axis, keepdims, 1)
 
 
-def _extreme(dtype: np.dtype[Any], sign: int) -> Any:
+def _extremum(x: Array, axis: Axes, keepdims: bool, sign: int) -> Any:
+    xp = namespace(x)
+    if xp is np:
+        initial = {} if x.size else {"initial": _worst(x.dtype, sign)}
+        return (x.max if sign < 0 else x.min)(axis=axis, keepdims=keepdims, **initial)
+    return (xp.max if sign < 0 else xp.min)(x, axis=axis, keepdims=keepdims)
+
+
+def _worst(dtype: np.dtype[Any], sign: int) -> Any:
     """The value that loses against all others: what an empty reduction yields."""
     if dtype.kind == "b":
         return sign > 0
@@ -42,17 +58,28 @@ def _extreme(dtype: np.dtype[Any], sign: int) -> Any:
 
 
 _REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "ReduceSum": lambda x, axis, keepdims: x.sum(axis=axis, keepdims=keepdims),
-    "ReduceMean": lambda x, axis, keepdims: x.mean(axis=axis, keepdims=keepdims),
-    "ReduceProd": lambda x, axis, keepdims: x.prod(axis=axis, keepdims=keepdims),
+    "ReduceSum": _sum,
+    "ReduceMean": lambda x, axis, keepdims: _mean(x, axis, keepdims),
+    "ReduceProd": lambda x, axis, keepdims: _product(x, axis, keepdims),
     "ReduceMax": _max,
     "ReduceMin": _min,
-    "ReduceL1": lambda x, axis, keepdims: np.abs(x).sum(axis=axis, keepdims=keepdims),
-    "ReduceL2": lambda x, axis, keepdims: np.sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
-    "ReduceSumSquare": lambda x, axis, keepdims: (x * x).sum(axis=axis, keepdims=keepdims),
-    "ReduceLogSum": lambda x, axis, keepdims: np.log(x.sum(axis=axis, keepdims=keepdims)),
+    "ReduceL1": lambda x, axis, keepdims: _sum(namespace(x).abs(x), axis, keepdims),
+    "ReduceL2": lambda x, axis, keepdims: namespace(x).sqrt(_sum(x * x, axis, keepdims)),
+    "ReduceSumSquare": lambda x, axis, keepdims: _sum(x * x, axis, keepdims),
+    "ReduceLogSum": lambda x, axis, keepdims: namespace(x).log(_sum(x, axis, keepdims)),
     "ReduceLogSumExp": _log_sum_exp,
 }
+
+
+def _mean(x: Array, axis: Axes, keepdims: bool) -> Any:
+    xp = namespace(x)
+    if xp is np or not is_integer(x.dtype):
+        return xp.mean(x, axis=axis, keepdims=keepdims)
+    return xp.mean(as_type(x, xp.float64), axis=axis, keepdims=keepdims)
+
+
+def _product(x: Array, axis: Axes, keepdims: bool) -> Any:
+    return namespace(x).prod(x, axis=axis, keepdims=keepdims)
 
 
 def _with_axes_attribute(name: str) -> Callable[..., Array]:
@@ -86,50 +113,54 @@ def _of_single_elements(name: str, data: Array) -> Array:
 
 
 for _name in _REDUCTIONS:
-    op(_name)(_with_axes_attribute(_name))
-    op(_name, since=13 if _name == "ReduceSum" else 18)(_with_axes_input(_name))
+    op(_name, library="any")(_with_axes_attribute(_name))
+    _since = 13 if _name == "ReduceSum" else 18
+    op(_name, since=_since, library="any")(_with_axes_input(_name))
 
 
-def _arg(find: Callable[..., Any], data: Array, axis: int, keepdims: int, last: int) -> Array:
+def _arg(name: str, data: Array, axis: int, keepdims: int, last: int) -> Array:
+    xp = namespace(data)
+    find = getattr(xp, name)
     if last:
-        place = data.shape[axis] - 1 - find(np.flip(data, axis), axis=axis)
+        place = data.shape[axis] - 1 - find(xp.flip(data, axis=axis), axis=axis)
     else:
         place = find(data, axis=axis)
-    return as_type(np.expand_dims(place, axis) if keepdims else place, np.dtype(np.int64))
+    return as_type(xp.expand_dims(place, axis=axis) if keepdims else place, xp.int64)
 
 
-@op("ArgMax")
+@op("ArgMax", library="any")
 def ArgMax(data: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
     """Where the first (or last) maximum along the axis is."""
-    return _arg(np.argmax, data, axis, keepdims, select_last_index)
+    return _arg("argmax", data, axis, keepdims, select_last_index)
 
 
-@op("ArgMin")
+@op("ArgMin", library="any")
 def ArgMin(data: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
     """Where the first (or last) minimum along the axis is."""
-    return _arg(np.argmin, data, axis, keepdims, select_last_index)
+    return _arg("argmin", data, axis, keepdims, select_last_index)
 
 
-@op("CumSum", since=11)
+@op("CumSum", since=11, library="any")
 def CumSum(x: Array, axis: Array, *, exclusive: int = 0, reverse: int = 0) -> Array:
     """Running sum along an axis."""
-    return _cumulative(np.cumsum, x, int(axis.reshape(-1)[0]), exclusive, reverse, 0)
+    return _cumulative("cumulative_sum", x, ints(axis)[0], exclusive, reverse, 0)
 
 
-@op("CumProd", since=26)
+@op("CumProd", since=26, library="any")
 def CumProd(x: Array, axis: Array, *, exclusive: int = 0, reverse: int = 0) -> Array:
     """Running product along an axis."""
-    return _cumulative(np.cumprod, x, int(axis.reshape(-1)[0]), exclusive, reverse, 1)
+    return _cumulative("cumulative_prod", x, ints(axis)[0], exclusive, reverse, 1)
 
 
 def _cumulative(
-    run: Callable[..., Array], x: Array, axis: int, exclusive: int, reverse: int, first: int
+    name: str, x: Array, axis: int, exclusive: int, reverse: int, first: int
 ) -> Array:
     (axis,) = positive_axes([axis], x.ndim)
-    given = np.flip(x, axis) if reverse else x
-    y = run(given, axis=axis, dtype=x.dtype)
+    xp = namespace(x)
+    given = xp.flip(x, axis=axis) if reverse else x
+    y = getattr(xp, name)(given, axis=axis, dtype=x.dtype)
     if exclusive:
-        y = np.roll(y, 1, axis)
-        beginning = beside_axis(np.arange(x.shape[axis]) == 0, axis, x.ndim)
-        y = np.where(beginning, number(first, x), y)
-    return np.ascontiguousarray(np.flip(y, axis)) if reverse else y
+        y = xp.roll(y, 1, axis=axis)
+        places = beside_axis(integer_like(range(x.shape[axis]), x), axis, x.ndim)
+        y = xp.where(places == 0, number(first, x), y)
+    return xp.flip(y, axis=axis) if reverse else y  # type: ignore[no-any-return]

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, beside_axis, number, positive_axes, widened
+from infer_runtime.arrays import (
+    Array, as_type, beside_axis, integer_like, is_integer, like, namespace, number, positive_axes,
+    widened,
+)  # fmt: skip
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ class Axis:
     end: float = 1.0
 
 
-@op("Resize", since=11)
+@op("Resize", since=11, library="any")
 def Resize(
     X: Array,
     roi: Array | None = None,
@@ -63,7 +66,7 @@ def Resize(
     )  # fmt: skip
     y, outside = X, np.zeros((1,) * X.ndim, bool)
     if mode != "nearest":
-        y = X.astype(np.float32) if X.dtype.kind in "iu" else widened(X)
+        y = as_type(X, namespace(X).float32) if is_integer(X.dtype) else widened(X)
     for axis, line in zip(over, plan, strict=True):
         if line.size == line.out and line.scale == 1 and how.transform != "tf_crop_and_resize":
             continue
@@ -73,11 +76,12 @@ def Resize(
             beyond = (at < 0) | (at > line.size - 1)
             outside = outside | beside_axis(beyond, axis, X.ndim)
     if outside.any():
-        y = np.where(outside, number(extrapolation_value, y), y)
+        xp = namespace(y)
+        y = xp.where(xp.asarray(outside), number(extrapolation_value, y), y)
     return as_type(y, X.dtype)
 
 
-@op("Resize", since=10)
+@op("Resize", since=10, library="any")
 def Resize_10(X: Array, scales: Array, *, mode: str = "nearest") -> Array:
     """Opset 10 knows one coordinate transformation."""
     return Resize(
@@ -86,13 +90,13 @@ def Resize_10(X: Array, scales: Array, *, mode: str = "nearest") -> Array:
     )  # fmt: skip
 
 
-@op("Upsample", since=9)
+@op("Upsample", since=9, library="any")
 def Upsample(X: Array, scales: Array, *, mode: str = "nearest") -> Array:
     """The name of Resize before opset 10."""
     return Resize_10(X, scales, mode=mode)
 
 
-@op("Upsample", since=7)
+@op("Upsample", since=7, library="any")
 def Upsample_7(X: Array, *, scales: Sequence[float], mode: str = "nearest") -> Array:
     """Before opset 9 scales are an attribute."""
     return Resize_10(X, np.array(scales, np.float32), mode=mode)
@@ -103,15 +107,15 @@ def _axes(
     policy: str,
 ) -> list[Axis]:  # fmt: skip
     lengths = [X.shape[a] for a in over]
-    if sizes is not None and sizes.size:
+    if sizes is not None and len(sizes):
         out, factors = _by_sizes(lengths, [int(n) for n in sizes], policy)
-    elif scales is not None and scales.size == len(over):
+    elif scales is not None and len(scales) == len(over):
         factors = [float(s) for s in scales]
         out = [int(np.floor(n * s)) for n, s in zip(lengths, factors, strict=True)]
     else:
         raise ValueError("either scales or sizes must have one entry for each resized axis")
     n = len(over)
-    part = [0.0] * n + [1.0] * n if roi is None or not roi.size else [float(v) for v in roi]
+    part = [0.0] * n + [1.0] * n if roi is None or not len(roi) else [float(v) for v in roi]
     return [Axis(lengths[i], out[i], factors[i], part[i], part[i + n]) for i in range(n)]
 
 
@@ -151,13 +155,15 @@ def _coordinates(line: Axis, transform: str) -> Array:
 def _sample(x: Array, axis: int, at: Array, line: Axis, how: Filter) -> Array:
     if how.mode == "nearest":
         index = np.clip(_nearest(at, how.nearest), 0, line.size - 1)
-        return np.take(x, index, axis=axis)
+        return namespace(x).take(x, integer_like(index, x), axis=axis)  # type: ignore[no-any-return]
     places, weights = _filter_taps(at, line, how)
     inside = np.clip(places, 0, line.size - 1)
-    y = np.zeros(1, x.dtype)
+    xp, y = namespace(x), None
     for tap in range(places.shape[0]):
-        weight = beside_axis(weights[tap].astype(x.dtype), axis, x.ndim)
-        y = y + np.take(x, inside[tap], axis=axis) * weight
+        weight = beside_axis(as_type(like(weights[tap], x), x.dtype), axis, x.ndim)
+        part = xp.take(x, integer_like(inside[tap], x), axis=axis) * weight
+        y = part if y is None else y + part
+    assert y is not None
     return y
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from infer_runtime.arrays import Array, ints, number, positive_axes
+from infer_runtime.arrays import (
+    Array, integer_like, ints, is_numpy, moved_axis, namespace, number, positive_axes, scalar,
+)  # fmt: skip
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
@@ -45,19 +48,19 @@ def ConstantOfShape(shape: Array, *, value: Array | None = None) -> Array:
     return np.full(ints(shape), fill.reshape(-1)[0], fill.dtype)
 
 
-@op("Shape")
+@op("Shape", library="any")
 def Shape(data: Array, *, start: int = 0, end: int | None = None) -> Array:
     """The dimensions from start to end."""
-    return np.array(data.shape[start:end], np.int64)
+    return integer_like(data.shape[start:end], data)
 
 
-@op("Size")
+@op("Size", library="any")
 def Size(data: Array) -> Array:
     """The number of elements."""
-    return np.array(data.size, np.int64)
+    return integer_like(math.prod(data.shape), data)
 
 
-@op("Reshape", since=5)
+@op("Reshape", since=5, library="any")
 def Reshape(data: Array, shape: Array, *, allowzero: int = 0) -> Array:
     """A zero in `shape` keeps the dimension, unless allowzero; -1 takes what is left."""
     target = ints(shape)
@@ -66,52 +69,64 @@ def Reshape(data: Array, shape: Array, *, allowzero: int = 0) -> Array:
     return data.reshape(target)
 
 
-@op("Transpose")
+@op("Transpose", library="any")
 def Transpose(data: Array, *, perm: Sequence[int] | None = None) -> Array:
     """Axes in the order `perm`, reversed without it."""
-    return np.transpose(data, perm)
+    order = tuple(perm) if perm else tuple(range(data.ndim))[::-1]
+    return data.transpose(order) if is_numpy(data) else namespace(data).permute_dims(data, order)  # type: ignore[no-any-return]
 
 
-@op("Flatten")
+@op("Flatten", library="any")
 def Flatten(data: Array, *, axis: int = 1) -> Array:
     """A matrix: the axes before `axis`, and the rest."""
     axis = axis + data.ndim if axis < 0 else axis
     return data.reshape(math.prod(data.shape[:axis]), math.prod(data.shape[axis:]))
 
 
-@op("Squeeze", since=13)
+@op("Squeeze", since=13, library="any")
 def Squeeze(data: Array, axes: Array | None = None) -> Array:
     """Without the given axes of length one, or all of them."""
     if axes is None:
-        return np.squeeze(data)
-    return np.squeeze(data, axis=positive_axes(ints(axes), data.ndim))
+        over = tuple(i for i, n in enumerate(data.shape) if n == 1)
+    else:
+        over = positive_axes(ints(axes), data.ndim)
+    return namespace(data).squeeze(data, axis=over)  # type: ignore[no-any-return]
 
 
-@op("Squeeze")
+@op("Squeeze", library="any")
 def Squeeze_1(data: Array, *, axes: Sequence[int] | None = None) -> Array:
     """Before opset 13 the axes are an attribute."""
     return Squeeze(data, None if axes is None else np.array(axes))
 
 
-@op("Unsqueeze", since=13)
+@op("Unsqueeze", since=13, library="any")
 def Unsqueeze(data: Array, axes: Array) -> Array:
     """With new axes of length one at these places of the result."""
-    return np.expand_dims(data, axis=ints(axes))
+    return _with_axes(data, ints(axes))
 
 
-@op("Unsqueeze")
+@op("Unsqueeze", library="any")
 def Unsqueeze_1(data: Array, *, axes: Sequence[int]) -> Array:
     """Before opset 13 the axes are an attribute."""
-    return np.expand_dims(data, axis=tuple(axes))
+    return _with_axes(data, tuple(axes))
 
 
-@op("Concat", since=4)
+def _with_axes(data: Array, axes: tuple[int, ...]) -> Array:
+    rank = data.ndim + len(axes)
+    places = positive_axes(axes, rank)
+    if len({*places}) != len(places):
+        raise ValueError(f"axes {list(axes)} name one twice")
+    kept = iter(data.shape)
+    return data.reshape([1 if i in places else next(kept) for i in range(rank)])
+
+
+@op("Concat", since=4, library="any")
 def Concat(*inputs: Array, axis: int) -> Array:
     """The inputs one after the other along the axis."""
-    return np.concatenate(inputs, axis=axis)
+    return namespace(*inputs).concat(inputs, axis=axis)  # type: ignore[no-any-return]
 
 
-@op("Split", since=13)
+@op("Split", since=13, library="any")
 def Split(
     data: Array,
     split: Array | None = None,
@@ -131,11 +146,14 @@ def Split(
         parts = tuple(min(part, length - i * part) for i in range(count))
     if sum(parts) != length or min(parts, default=0) < 0:
         raise ValueError(f"parts of {list(parts)} do not add up to axis {axis} of length {length}")
-    cuts = np.cumsum(parts)[:-1].tolist()
-    return tuple(np.split(data, cuts, axis=axis))
+    ends = list(accumulate(parts))
+    before = (slice(None),) * axis
+    return tuple(
+        data[(*before, slice(end - part, end))] for end, part in zip(ends, parts, strict=True)
+    )
 
 
-@op("Split", since=2)
+@op("Split", since=2, library="any")
 def Split_2(
     data: Array, *, axis: int = 0, split: Sequence[int] | None = None, n_outputs: int = 1
 ) -> tuple[Array, ...]:
@@ -144,7 +162,7 @@ def Split_2(
     return Split(data, given, axis=axis, n_outputs=n_outputs)
 
 
-@op("Slice", since=10)
+@op("Slice", since=10, library="any")
 def Slice(
     data: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
 ) -> Array:
@@ -153,14 +171,27 @@ def Slice(
     over = range(len(first)) if axes is None else positive_axes(ints(axes), data.ndim)
     by = [1] * len(first) if steps is None else ints(steps)
     index: list[slice] = [slice(None)] * data.ndim
+    backward = []
     for a, b, axis, step in zip(first, last, over, by, strict=True):
         # A backward slice that ends before index 0 has no non-negative end.
         beyond = step < 0 and b < -data.shape[axis]
         index[axis] = slice(a, None if beyond else b, step)
-    return np.ascontiguousarray(data[tuple(index)]) if data.ndim else data
+        if step < 0:
+            backward.append(axis)
+    if is_numpy(data) or not backward:
+        return data[tuple(index)]
+    return _backward_slice(data, index)
 
 
-@op("Slice")
+def _backward_slice(data: Array, index: list[slice]) -> Array:
+    """torch knows no negative steps: the places are counted out."""
+    for axis, part in enumerate(index):
+        places = range(*part.indices(data.shape[axis]))
+        data = namespace(data).take(data, integer_like(places, data), axis=axis)
+    return data
+
+
+@op("Slice", library="any")
 def Slice_1(
     data: Array, *, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None = None
 ) -> Array:
@@ -169,19 +200,20 @@ def Slice_1(
     return Slice(data, np.array(starts), np.array(ends), over)
 
 
-@op("Expand", since=8)
+@op("Expand", since=8, library="any")
 def Expand(data: Array, shape: Array) -> Array:
     """Broadcast to the shape, in both directions."""
-    return np.broadcast_to(data, np.broadcast_shapes(data.shape, ints(shape))).copy()
+    target = np.broadcast_shapes(tuple(data.shape), ints(shape))
+    return namespace(data).broadcast_to(data, target)  # type: ignore[no-any-return]
 
 
-@op("Tile", since=6)
+@op("Tile", since=6, library="any")
 def Tile(data: Array, repeats: Array) -> Array:
     """Each axis repeated as a whole."""
-    return np.tile(data, ints(repeats))
+    return namespace(data).tile(data, ints(repeats))  # type: ignore[no-any-return]
 
 
-@op("Pad", since=11)
+@op("Pad", since=11, library="any")
 def Pad(
     data: Array,
     pads: Array,
@@ -200,16 +232,45 @@ def Pad(
         tuple(slice(max(0, -b), n + min(0, e)) for (b, e), n in zip(pairs, data.shape, strict=True))
     ]
     pairs = [(max(0, b), max(0, e)) for b, e in pairs]
+    if is_numpy(data):
+        return _padded(cropped, pairs, mode, constant_value)
+    for axis, pair in enumerate(pairs):
+        cropped = _padded_axis(cropped, axis, pair, mode, constant_value)
+    return cropped
+
+
+def _padded(
+    data: Array, pairs: list[tuple[int, int]], mode: str, constant_value: Array | None
+) -> Array:
     if mode != "constant":
-        return np.pad(cropped, pairs, mode=mode)  # type: ignore[call-overload,no-any-return]
+        return np.pad(data, pairs, mode=mode)  # type: ignore[call-overload,no-any-return]
     value = number(0, data) if constant_value is None else constant_value.reshape(-1)[0]
-    return np.pad(cropped, pairs, constant_values=value)
+    shape = [n + b + e for n, (b, e) in zip(data.shape, pairs, strict=True)]
+    padded = np.full(shape, value, data.dtype)
+    padded[tuple(slice(b, b + n) for n, (b, _) in zip(data.shape, pairs, strict=True))] = data
+    return padded
 
 
-@op("Pad", since=2)
+def _padded_axis(
+    data: Array, axis: int, pair: tuple[int, int], mode: str, constant_value: Array | None
+) -> Array:
+    """One axis, by gathering: works, with gradients, for every mode."""
+    if pair == (0, 0):
+        return data
+    xp, size = namespace(data), data.shape[axis]
+    if mode == "constant":
+        value = number(0, data) if constant_value is None else constant_value.reshape(-1)[0]
+        ends = [[n if i == axis else d for i, d in enumerate(data.shape)] for n in pair]
+        before, after = (xp.broadcast_to(value, end) for end in ends)
+        return xp.concat([before, data, after], axis=axis)  # type: ignore[no-any-return]
+    places = np.pad(np.arange(size), pair, mode=mode)  # type: ignore[call-overload]
+    return xp.take(data, integer_like(places, data), axis=axis)  # type: ignore[no-any-return]
+
+
+@op("Pad", since=2, library="any")
 def Pad_2(data: Array, *, pads: Sequence[int], mode: str = "constant", value: float = 0.0) -> Array:
     """Before opset 11 amounts and value are attributes."""
-    return Pad(data, np.array(pads), np.array(value, data.dtype), mode=mode)
+    return Pad(data, np.array(pads), namespace(data).asarray(value, dtype=data.dtype), mode=mode)
 
 
 @op("Range", since=11)
@@ -229,36 +290,39 @@ def EyeLike(data: Array, *, dtype: int | None = None, k: int = 0) -> Array:
     return np.eye(rows, columns, k=k).astype(kind)
 
 
-@op("Trilu", since=14)
+@op("Trilu", since=14, library="any")
 def Trilu(data: Array, k: Array | None = None, *, upper: int = 1) -> Array:
     """The upper or lower triangle, zeros elsewhere."""
-    diagonal = 0 if k is None else int(k.reshape(-1)[0])
-    return np.triu(data, diagonal) if upper else np.tril(data, diagonal)
+    diagonal = 0 if k is None else scalar(k)
+    xp = namespace(data)
+    return xp.triu(data, k=diagonal) if upper else xp.tril(data, k=diagonal)  # type: ignore[no-any-return]
 
 
-@op("DepthToSpace")
+@op("DepthToSpace", library="any")
 def DepthToSpace(data: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     """Blocks of channels become blocks of pixels."""
     n, c, h, w = data.shape
     b, depth = blocksize, c // blocksize**2
     if mode == "DCR":
-        y = data.reshape(n, b, b, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
+        y = data.reshape(n, b, b, depth, h, w)
+        order = (0, 3, 4, 1, 5, 2)
     else:
-        y = data.reshape(n, depth, b, b, h, w).transpose(0, 1, 4, 2, 5, 3)
-    return y.reshape(n, depth, h * b, w * b)
+        y = data.reshape(n, depth, b, b, h, w)
+        order = (0, 1, 4, 2, 5, 3)
+    return Transpose(y, perm=order).reshape(n, depth, h * b, w * b)
 
 
-@op("SpaceToDepth")
+@op("SpaceToDepth", library="any")
 def SpaceToDepth(data: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     """Blocks of pixels become channels."""
     n, c, h, w = data.shape
     b = blocksize
     order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
-    y = data.reshape(n, c, h // b, b, w // b, b).transpose(order)
+    y = Transpose(data.reshape(n, c, h // b, b, w // b, b), perm=order)
     return y.reshape(n, c * b * b, h // b, w // b)
 
 
-@op("Dropout", since=12)
+@op("Dropout", since=12, library="any")
 def Dropout(
     data: Array,
     ratio: Array | None = None,
@@ -268,25 +332,32 @@ def Dropout(
 ) -> tuple[Array, Array]:
     """The identity: a runtime for inference refuses to drop at random."""
     del seed
-    if training_mode is not None and bool(training_mode) and (ratio is None or float(ratio) > 0):
+    if training_mode is not None and scalar(training_mode) and (ratio is None or scalar(ratio) > 0):
         raise ValueError("Dropout in training mode is random; set training_mode to false")
-    return data, np.ones(data.shape, bool)
+    xp = namespace(data)
+    return data, xp.ones(data.shape, dtype=xp.bool)
 
 
-@op("Dropout", since=7)
+@op("Dropout", since=7, library="any")
 def Dropout_7(data: Array, *, ratio: float = 0.5) -> tuple[Array, Array]:
     """The identity, and a mask of ones."""
     del ratio
-    return data, np.ones(data.shape, bool)
+    xp = namespace(data)
+    return data, xp.ones(data.shape, dtype=xp.bool)
 
 
-@op("ReverseSequence", since=10)
+@op("ReverseSequence", since=10, library="any")
 def ReverseSequence(
     data: Array, sequence_lens: Array, *, batch_axis: int = 1, time_axis: int = 0
 ) -> Array:
     """The first sequence_lens[i] steps of sample i in reverse order."""
-    y = data.copy()
-    given, target = (np.moveaxis(x, (batch_axis, time_axis), (0, 1)) for x in (data, y))
-    for i, length in enumerate(ints(sequence_lens)):
-        target[i, :length] = given[i, :length][::-1]
-    return y
+    xp = namespace(data)
+    ordered = moved_axis(data, batch_axis, 0)
+    along = time_axis if time_axis > batch_axis else time_axis + 1
+    ordered = moved_axis(ordered, along, 1)
+    rows = [
+        xp.concat([xp.flip(ordered[i, :length], axis=0), ordered[i, length:]], axis=0)
+        for i, length in enumerate(ints(sequence_lens))
+    ]
+    y = moved_axis(xp.stack(rows), 1, along)
+    return moved_axis(y, 0, batch_axis)
