@@ -108,7 +108,8 @@ class Subgraph:
         self._plan = plan
         self._captured = captured
         self._program = plan.program(tuple(plan.outputs))
-        self.empty_outputs = plan.empty_outputs
+        self.empty_outputs = tuple(map(plan.settled, plan.empty_outputs))
+        self.settled = plan.settled
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """The outputs for these inputs."""

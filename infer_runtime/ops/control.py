@@ -7,43 +7,49 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from infer_runtime.arrays import Array, moved_axis, namespace, scalar
+from infer_runtime.errors import LimitError
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from infer_runtime.arrays import Array
+# A loop without an end is an error of the model, not a reason to hang.
+MOST_ITERATIONS = 1_000_000
 
 
 class Subgraph(Protocol):
     """A graph inside a node, as a function."""
 
     empty_outputs: tuple[Any, ...]  # each output, stacked over no iterations
+    settled: Callable[[Any], Any]  # a number of NumPy -> an array of the run's library
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """The outputs for these inputs."""
 
 
-@op("If")
+@op("If", library="any")
 def If(cond: Array, *, then_branch: Subgraph, else_branch: Subgraph) -> tuple[Any, ...]:
     """The branch that the condition names."""
-    return then_branch() if bool(cond.reshape(-1)[0]) else else_branch()
+    return then_branch() if scalar(cond) else else_branch()
 
 
-@op("Loop")
+@op("Loop", library="any")
 def Loop(M: Array | None, cond: Array | None, *carried: Any, body: Subgraph) -> tuple[Any, ...]:
     """Run the body at most M times while its condition holds.
 
     The body maps (iteration, condition, carried...) to (condition, carried..., scanned...);
     scanned values are stacked over the iterations.
     """
-    limit = None if M is None else int(M.reshape(-1)[0])
-    going = np.array(True) if cond is None else cond.reshape(())
+    limit = None if M is None else scalar(M)
+    going = body.settled(np.array(True)) if cond is None else cond.reshape(())
     state, scanned = tuple(carried), []
     for i in count():
-        if (limit is not None and i >= limit) or not bool(going.reshape(-1)[0]):
+        if (limit is not None and i >= limit) or not scalar(going):
             break
-        results = body(np.array(i, np.int64), going, *state)
+        if i >= MOST_ITERATIONS:
+            raise LimitError(f"a Loop is still running after {MOST_ITERATIONS:,} iterations")
+        results = body(body.settled(np.array(i, np.int64)), going, *state)
         going, state = results[0], results[1 : 1 + len(carried)]
         scanned.append(results[1 + len(carried) :])
     return *state, *_stacked(scanned, body.empty_outputs[1 + len(carried) :])
@@ -51,10 +57,12 @@ def Loop(M: Array | None, cond: Array | None, *carried: Any, body: Subgraph) -> 
 
 def _stacked(rows: list[tuple[Any, ...]], empty: tuple[Any, ...]) -> tuple[Any, ...]:
     """The scanned values of all iterations; of none, empty arrays as the body declares them."""
-    return tuple(np.stack(column) for column in zip(*rows, strict=True)) if rows else empty
+    if not rows:
+        return empty
+    return tuple(namespace(*column).stack(column) for column in zip(*rows, strict=True))
 
 
-@op("Scan", since=9)
+@op("Scan", since=9, library="any")
 def Scan(
     *inputs: Any,
     body: Subgraph,
@@ -68,23 +76,27 @@ def Scan(
     states = len(inputs) - num_scan_inputs
     state, sequences = inputs[:states], list(inputs[states:])
     for i, axis in enumerate(scan_input_axes or [0] * num_scan_inputs):
-        sequences[i] = np.moveaxis(sequences[i], axis, 0)
+        sequences[i] = moved_axis(sequences[i], axis, 0)
     for i, backward in enumerate(scan_input_directions or ()):
-        sequences[i] = sequences[i][::-1] if backward else sequences[i]
+        sequences[i] = _turned(sequences[i]) if backward else sequences[i]
     scanned = []
     for t in range(len(sequences[0])):
-        results = body(*state, *(np.asarray(s[t]) for s in sequences))
+        results = body(*state, *(body.settled(s[t]) for s in sequences))
         state = results[:states]
         scanned.append(results[states:])
     outputs = list(_stacked(scanned, body.empty_outputs[states:]))
     for i, backward in enumerate(scan_output_directions or ()):
-        outputs[i] = outputs[i][::-1] if backward else outputs[i]
+        outputs[i] = _turned(outputs[i]) if backward else outputs[i]
     for i, axis in enumerate(scan_output_axes or ()):
-        outputs[i] = np.moveaxis(outputs[i], 0, axis)
+        outputs[i] = moved_axis(outputs[i], 0, axis)
     return *state, *outputs
 
 
-@op("SequenceMap", since=17)
+def _turned(x: Array) -> Array:
+    return namespace(x).flip(x, axis=0)  # type: ignore[no-any-return]
+
+
+@op("SequenceMap", since=17, library="any")
 def SequenceMap(sequence: list[Any], *others: Any, body: Subgraph) -> tuple[list[Any], ...]:
     """Apply the body to each element; other sequences go along, tensors are shared."""
     rows = [

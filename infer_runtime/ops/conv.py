@@ -57,23 +57,47 @@ def ConvTranspose(
 ) -> Array:
     """The transpose of Conv: each input adds W [C, M/group, ...] around its place."""
     del kernel_shape
-    rank = X.ndim - 2
-    strides = tuple(strides or [1] * rank)
-    dilations = tuple(dilations or [1] * rank)
-    extra = tuple(output_padding or [0] * rank)
-    full = tuple(
-        (n - 1) * s + (k - 1) * d + 1
-        for n, s, k, d in zip(X.shape[2:], strides, W.shape[2:], dilations, strict=True)
+    where, extra = transposed_geometry(
+        X.shape[2:], W.shape[2:], strides, dilations, pads, auto_pad, output_padding, output_shape
     )
-    if output_shape is None and auto_pad.startswith("SAME"):
-        output_shape = tuple(n * s for n, s in zip(X.shape[2:], strides, strict=True))
-    begins, ends = _transposed_pads(full, extra, pads, auto_pad, output_shape)
-    where = Window(W.shape[2:], strides, dilations, begins, ends, X.shape[2:])
-    y = _scatter(widened(X), widened(W), where, group, full)
-    y = pad_spatial(y, [-b for b in begins], [e - n for e, n in zip(extra, ends, strict=True)])
+    y = _scatter(widened(X), widened(W), where, group)
+    ends = [e - n for e, n in zip(extra, where.ends, strict=True)]
+    y = pad_spatial(y, [-b for b in where.begins], ends)
     if B is not None:
         y = y + beside_axis(widened(B), 1, y.ndim)
     return as_type(y, X.dtype)
+
+
+def transposed_geometry(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int] | None,
+    dilations: Sequence[int] | None,
+    pads: Sequence[int] | None,
+    auto_pad: str,
+    output_padding: Sequence[int] | None,
+    output_shape: Sequence[int] | None,
+) -> tuple[Window, tuple[int, ...]]:
+    """The window of the forward convolution, and what is added at the end of each axis."""
+    rank = len(size)
+    strides = tuple(strides or [1] * rank)
+    dilations = tuple(dilations or [1] * rank)
+    extra = tuple(output_padding or [0] * rank)
+    full = _full_size(size, kernel, strides, dilations)
+    if output_shape is None and auto_pad.startswith("SAME"):
+        output_shape = tuple(n * s for n, s in zip(size, strides, strict=True))
+    begins, ends = _transposed_pads(full, extra, pads, auto_pad, output_shape)
+    return Window(tuple(kernel), strides, dilations, begins, ends, tuple(size)), extra
+
+
+def _full_size(
+    size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> tuple[int, ...]:
+    """The output before anything is cut off."""
+    return tuple(
+        (n - 1) * s + (k - 1) * d + 1
+        for n, s, k, d in zip(size, strides, kernel, dilations, strict=True)
+    )
 
 
 def _transposed_pads(
@@ -94,7 +118,7 @@ def _transposed_pads(
     return begins, tuple(t - b for t, b in zip(totals, begins, strict=True))
 
 
-def _scatter(x: Array, w: Array, where: Window, group: int, full: Sequence[int]) -> Array:
+def _scatter(x: Array, w: Array, where: Window, group: int) -> Array:
     if x.shape[1] != w.shape[0]:
         raise ValueError(f"{x.shape[1]} input channels do not fit weights {list(w.shape)}")
     batch, c, per_group = x.shape[0], w.shape[0] // group, w.shape[1]
@@ -102,6 +126,7 @@ def _scatter(x: Array, w: Array, where: Window, group: int, full: Sequence[int])
     weights = w.reshape(group, c, per_group * taps).swapaxes(1, 2)
     columns = np.matmul(weights, x.reshape(batch, group, c, -1))
     columns = columns.reshape(batch, group * per_group, taps, *where.out)
+    full = _full_size(where.out, where.kernel, where.strides, where.dilations)
     y = np.zeros((batch, group * per_group, *full), x.dtype)
     for number, target in enumerate(where.taps(y)):
         target += columns[:, :, number]

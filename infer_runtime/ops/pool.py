@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, widened
+from infer_runtime.arrays import Array, as_type, namespace, widened
 from infer_runtime.ops.window import Window, pad_spatial, window
 from infer_runtime.registry import op
 
@@ -87,17 +87,24 @@ def AveragePool(
     )  # fmt: skip
     x = widened(X)
     total = _sum(where.taps(where.pad(x)))
-    counted = np.ones(X.shape[2:], x.dtype)
+    count = counts(X.shape[2:], where, pads, auto_pad, bool(count_include_pad))
+    return as_type(total / count.astype(total.dtype), X.dtype)
+
+
+def counts(
+    size: Sequence[int], where: Window, pads: Sequence[int] | None, auto_pad: str, with_pads: bool
+) -> Array:
+    """How many elements each window of AveragePool is the mean of."""
+    counted = np.ones(size, np.float32)
     begins, ends = where.begins, where.ends
-    if count_include_pad:
+    if with_pads:
         # What ceil_mode adds beyond the padding of the node is never counted.
         rank = len(where.out)
         own = tuple(pads or ends) if auto_pad == "NOTSET" else ends
         own = own[-rank:] if pads else (0,) * rank if auto_pad == "NOTSET" else own
         counted = pad_spatial(counted, begins, own, 1)
         begins, ends = (0,) * rank, tuple(e - o for e, o in zip(ends, own, strict=True))
-    count = _sum(where.taps(pad_spatial(counted, begins, ends)))
-    return as_type(total / count, X.dtype)
+    return _sum(where.taps(pad_spatial(counted, begins, ends)))
 
 
 def _sum(taps: Any) -> Array:
@@ -132,23 +139,25 @@ def _spatial(X: Array) -> tuple[int, ...]:
     return tuple(range(2, X.ndim))
 
 
-@op("GlobalAveragePool")
+@op("GlobalAveragePool", library="any")
 def GlobalAveragePool(X: Array) -> Array:
     """Mean of each channel."""
-    return as_type(widened(X).mean(axis=_spatial(X), keepdims=True), X.dtype)
+    x = widened(X)
+    return as_type(namespace(x).mean(x, axis=_spatial(X), keepdims=True), X.dtype)
 
 
-@op("GlobalMaxPool")
+@op("GlobalMaxPool", library="any")
 def GlobalMaxPool(X: Array) -> Array:
     """Maximum of each channel."""
-    return as_type(X.max(axis=_spatial(X), keepdims=True), X.dtype)
+    return as_type(namespace(X).max(X, axis=_spatial(X), keepdims=True), X.dtype)
 
 
-@op("GlobalLpPool", since=2)
+@op("GlobalLpPool", since=2, library="any")
 def GlobalLpPool(X: Array, *, p: int = 2) -> Array:
     """The p-norm of each channel."""
-    powers = np.abs(widened(X)) ** p
-    return as_type(powers.sum(axis=_spatial(X), keepdims=True) ** (1 / p), X.dtype)
+    xp = namespace(X)
+    powers = xp.abs(widened(X)) ** p
+    return as_type(xp.sum(powers, axis=_spatial(X), keepdims=True) ** (1 / p), X.dtype)
 
 
 @op("MaxUnpool", since=9)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, widened
+from infer_runtime.arrays import Array, as_type, like, namespace, number, widened
 from infer_runtime.ops import activation
 from infer_runtime.registry import op
 
@@ -28,12 +28,12 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
     "sigmoid": (activation.Sigmoid, ()),
     "softplus": (activation.Softplus, ()),
     "softsign": (activation.Softsign, ()),
-    "tanh": (np.tanh, ()),
+    "tanh": (lambda x: namespace(x).tanh(x), ()),
     "thresholdedrelu": (activation.ThresholdedRelu, ("alpha",)),
 }
 
 
-@op("RNN", since=7)
+@op("RNN", since=7, library="any")
 def RNN(
     X: Array,
     W: Array,
@@ -54,14 +54,16 @@ def RNN(
     del hidden_size  # R says it
     kinds = _functions(activations, ("Tanh",), len(W), activation_alpha, activation_beta)
 
+    recurrent = [widened(r).T for r in R]
+
     def step(d: int, gates: Array, states: States) -> States:
         (f,) = kinds[d]
-        return (f(_clipped(gates + states[0] @ widened(R[d]).T, clip)),)
+        return (f(_clipped(gates + states[0] @ recurrent[d], clip)),)
 
     return _run(X, W, R, B, sequence_lens, (initial_h,), direction, layout, step)
 
 
-@op("GRU", since=7)
+@op("GRU", since=7, library="any")
 def GRU(
     X: Array,
     W: Array,
@@ -83,20 +85,21 @@ def GRU(
     del hidden_size
     kinds = _functions(activations, ("Sigmoid", "Tanh"), len(W), activation_alpha, activation_beta)
     n = R.shape[2]
+    recurrent = [(widened(r[: 2 * n]).T, widened(r[2 * n :]).T) for r in R]
+    biases = [0] * len(W) if B is None else [widened(b[5 * n :]) for b in B]
 
     def step(d: int, gates: Array, states: States) -> States:
         f, g = kinds[d]
-        (h,) = states
-        r_zr, r_h = widened(R[d, : 2 * n]).T, widened(R[d, 2 * n :]).T
-        z, r = np.split(f(_clipped(gates[:, : 2 * n] + h @ r_zr, clip)), 2, axis=1)
-        bias = 0 if B is None else widened(B[d, 5 * n :])
+        (h,), (r_zr, r_h), bias = states, recurrent[d], biases[d]
+        both = f(_clipped(gates[:, : 2 * n] + h @ r_zr, clip))
+        z, r = both[:, :n], both[:, n:]
         late = r * (h @ r_h + bias) if linear_before_reset else (r * h) @ r_h + bias
         return ((1 - z) * g(_clipped(gates[:, 2 * n :] + late, clip)) + z * h,)
 
     return _run(X, W, R, B, sequence_lens, (initial_h,), direction, layout, step, 2 * n)
 
 
-@op("LSTM", since=7)
+@op("LSTM", since=7, library="any")
 def LSTM(
     X: Array,
     W: Array,
@@ -120,15 +123,15 @@ def LSTM(
     del hidden_size
     names = ("Sigmoid", "Tanh", "Tanh")
     kinds = _functions(activations, names, len(W), activation_alpha, activation_beta)
-    peepholes = np.zeros((len(W), 3, R.shape[2]), np.float32)
-    if P is not None:
-        peepholes = widened(P).reshape(peepholes.shape)
+    n = R.shape[2]
+    recurrent = [widened(r).T for r in R]
+    peepholes = None if P is None else widened(P).reshape(len(W), 3, n)
 
     def step(d: int, gates: Array, states: States) -> States:
         f, g, h = kinds[d]
         hidden, cell = states
-        to_i, to_o, to_f = peepholes[d]
-        i, o, forget, c = np.split(gates + hidden @ widened(R[d]).T, 4, axis=1)
+        to_i, to_o, to_f = (0, 0, 0) if peepholes is None else peepholes[d]
+        i, o, forget, c = _parts(gates + hidden @ recurrent[d], 4)
         i = f(_clipped(i + to_i * cell, clip))
         forget = 1 - i if input_forget else f(_clipped(forget + to_f * cell, clip))
         cell = forget * cell + i * g(_clipped(c, clip))
@@ -155,23 +158,37 @@ def _run(
     for d, reverse in enumerate(backward):
         gates = x @ widened(W[d]).T
         if B is not None:
-            first, second = np.split(widened(B[d]), 2)
-            gates = gates + first
-            gates[..., :summed_bias] += second[:summed_bias]
+            gates = gates + _input_bias(widened(B[d]), summed_bias)
         states = tuple(_initial(s, d, x, hidden, layout) for s in initial)
         outputs, states = _walk(gates, states, lengths, partial(step, d), reverse)
         sequences.append(outputs)
         last.append(states)
-    y = np.stack(sequences, axis=1)
-    finals = [np.stack(group) for group in zip(*last, strict=True)]
+    xp = namespace(X)
+    y = xp.stack(sequences, axis=1)
+    finals = [xp.stack(group) for group in zip(*last, strict=True)]
     if layout:
-        y, finals = y.transpose(2, 0, 1, 3), [s.swapaxes(0, 1) for s in finals]
-    return tuple(as_type(np.ascontiguousarray(v), X.dtype) for v in (y, *finals))
+        y, finals = xp.permute_dims(y, (2, 0, 1, 3)), [s.swapaxes(0, 1) for s in finals]
+    return tuple(as_type(v, X.dtype) for v in (y, *finals))
+
+
+def _input_bias(bias: Array, summed: int | None) -> Array:
+    """The bias of the inputs, and those entries of the recurrent one that only add to it."""
+    xp, n = namespace(bias), len(bias) // 2
+    first, second = bias[:n], bias[n:]
+    if summed is None:
+        return first + second
+    return xp.concat([first[:summed] + second[:summed], first[summed:]])  # type: ignore[no-any-return]
+
+
+def _parts(x: Array, count: int) -> list[Array]:
+    """Equal parts of the second axis."""
+    n = x.shape[1] // count
+    return [x[:, i * n : (i + 1) * n] for i in range(count)]
 
 
 def _initial(state: Array | None, d: int, x: Array, hidden: int, layout: int) -> Array:
     if state is None:
-        return np.zeros((x.shape[1], hidden), x.dtype)
+        return as_type(like(np.zeros((x.shape[1], hidden)), x), x.dtype)
     return widened(state[:, d] if layout else state[d])
 
 
@@ -179,21 +196,23 @@ def _walk(
     gates: Array, states: States, lengths: Array | None, step: Step, reverse: bool
 ) -> tuple[Array, States]:
     """One direction; a sequence that has ended keeps its state and yields zeros."""
-    outputs = np.zeros((*gates.shape[:2], states[0].shape[1]), gates.dtype)
+    xp, outputs = namespace(gates), [states[0]] * len(gates)
     times = range(len(gates))
     for t in reversed(times) if reverse else times:
         fresh = step(gates[t], states)
         if lengths is None:
             outputs[t], states = fresh[0], fresh
             continue
-        alive = (t < lengths)[:, None]
-        outputs[t] = np.where(alive, fresh[0], 0)
-        states = tuple(np.where(alive, new, old) for new, old in zip(fresh, states, strict=True))
-    return outputs, states
+        alive = (lengths > t)[:, None]
+        outputs[t] = xp.where(alive, fresh[0], number(0, fresh[0]))
+        states = tuple(xp.where(alive, new, old) for new, old in zip(fresh, states, strict=True))
+    if not outputs:
+        return gates[:, :, : states[0].shape[1]], states
+    return xp.stack(outputs), states
 
 
 def _clipped(x: Array, limit: float | None) -> Array:
-    return x if limit is None else np.clip(x, -limit, limit)
+    return x if limit is None else namespace(x).clip(x, -limit, limit)  # type: ignore[no-any-return]
 
 
 def _functions(

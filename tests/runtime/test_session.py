@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from infer_runtime import Session, run_node
-from infer_runtime.errors import FeedError, KernelError, ModelError, UnsupportedOpError
+from infer_runtime.errors import FeedError, KernelError, ModelError, UnsupportedOpError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,10 +129,85 @@ def test_an_attribute_that_the_opset_does_not_have() -> None:
             g (float[1] x) => (float[1] y) { y = ReduceSum<axes=[0]>(x) }""")
 
 
-def test_an_unsorted_graph() -> None:
-    with pytest.raises(ModelError, match="uses 'b', which nothing before it computes"):
+def test_an_unsorted_graph_is_sorted() -> None:
+    s = session("""<ir_version: 10, opset_import: ["": 20]>
+        g (float[1] x) => (float[1] y) { y = Neg(b)  b = Exp(a)  a = Neg(x) }""")
+    assert s.run({"x": np.zeros(1, np.float32)})["y"] == -1
+
+
+def test_a_cycle() -> None:
+    with pytest.raises(ModelError, match=r"a cycle through .*Neg.*Exp"):
         session("""<ir_version: 10, opset_import: ["": 20]>
-            g (float[1] x) => (float[1] y) { y = Neg(b)  b = Neg(x) }""")
+            g (float[1] x) => (float[1] y) { y = Neg(b)  b = Exp(y) }""")
+
+
+def test_a_value_that_nothing_computes() -> None:
+    with pytest.raises(ModelError, match=r"Neg.* uses 'b', which nothing computes"):
+        session("""<ir_version: 10, opset_import: ["": 20]>
+            g (float[1] x) => (float[1] y) { y = Neg(b) }""")
+
+
+def test_a_value_computed_twice() -> None:
+    model = ir.from_onnx_text(CHAIN)
+    model.graph[1].outputs[0].name = "a"
+    with pytest.raises(ModelError, match=r"Relu.* computes 'a', which exists already"):
+        Session(model)
+
+
+def test_profile_names_every_node() -> None:
+    s = Session(ir.from_onnx_text(CHAIN), profile=True)
+    s.run({"x": X})
+    assert [t.op for t in s.profile()] == ["Mul", "Relu", "Neg", "Exp"]
+    assert {t.bytes for t in s.profile()} == {8}
+    assert all(t.ms > 0 for t in s.profile())
+    with pytest.raises(UsageError, match="profile=True"):
+        session(CHAIN).profile()
+
+
+def test_batches_give_what_one_run_gives() -> None:
+    s, x = session(CHAIN), np.arange(14, dtype=np.float32).reshape(7, 2)
+    whole, parts = s.run({"x": x}), s.run_batches({"x": x}, 3)
+    assert parts["y"].tolist() == whole["y"].tolist()
+    with pytest.raises(FeedError, match="at least one"):
+        s.run_batches({"x": x[:0]}, 3)
+
+
+def test_constants_are_folded_once_and_can_still_be_asked_for() -> None:
+    s = Session(ir.from_onnx_text("""<ir_version: 10, opset_import: ["": 20]>
+        g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { a = Neg(w)  b = Exp(a)  y = Mul(x, b) }"""), profile=True)
+    found = s.run({"x": X[0]}, ["a", "y"])
+    assert found["a"].tolist() == [-1, -2]
+    assert [t.op for t in s.profile()] == ["Mul"]
+
+
+def test_only_what_is_asked_for_is_computed() -> None:
+    s = Session(ir.from_onnx_text(CHAIN), profile=True)
+    s.run({"x": X}, ["b"])
+    assert [t.op for t in s.profile()] == ["Mul", "Relu"]
+
+
+def test_an_unknown_operator_names_those_that_are_close() -> None:
+    with pytest.raises(UnsupportedOpError, match="close to it: .*LayerNormalization"):
+        session("""<ir_version: 10, opset_import: ["": 20]>
+            g (float[1] x) => (float[1] y) { y = LayerNorm(x) }""")
+
+
+def test_a_missing_input_and_a_missing_attribute() -> None:
+    with pytest.raises(ModelError, match="Add.*input 'b' is missing"):
+        session("""<ir_version: 10, opset_import: ["": 20]>
+            g (float[1] x) => (float[1] y) { y = Add(x) }""")
+    with pytest.raises(ModelError, match="Concat.*attribute 'axis' is missing"):
+        session("""<ir_version: 10, opset_import: ["": 20]>
+            g (float[1] x) => (float[1] y) { y = Concat(x, x) }""")
+
+
+def test_the_memory_bound_counts_views_once() -> None:
+    s = session("""<ir_version: 10, opset_import: ["": 20]>
+        g (float[8] x) => (float[8] y) <int64[2] s = {2, 4}, int64[1] t = {-1}> {
+          a = Neg(x)  b = Reshape(a, s)  c = Exp(b)  d = Reshape(c, t)  y = Abs(d) }""")
+    x = np.zeros(8, np.float32)
+    # x, two live arrays of 32 bytes (and the result before the older one is freed), constants.
+    assert s.memory_bound({"x": x}) == 32 + 2 * 32 + 24
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:
