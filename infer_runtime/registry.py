@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 FAMILIES = (
-    "activation", "cast", "control", "conv", "detection", "elementwise", "gather", "matmul",
+    "activation", "attention", "cast", "control", "conv", "detection", "elementwise", "gather", "matmul",
     "norm", "pool", "quantized", "reduce", "resize", "rnn", "shape",
 )  # fmt: skip
 TORCH_FAMILIES = ("torch_table",)

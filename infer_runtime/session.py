@@ -233,13 +233,20 @@ def checked_feed(info: TensorInfo, value: Array) -> Array:
     if info.dtype == _NO_TENSOR:
         return value
     array, dtype = _array_and_dtype(value)
-    is_text = dtype.kind in "OUS" and info.dtype.kind == "O"
-    if dtype != info.dtype and not is_text:
+    if dtype.kind in "OUS" and info.dtype.kind == "O":
+        array = _text(array)
+    elif dtype != info.dtype:
         raise FeedError(f"input {info.name!r}: dtype {dtype}, expected {info.dtype}")
     if info.shape is not None and not _fits(tuple(array.shape), info.shape):
         expected = ", ".join("?" if d is None else str(d) for d in info.shape)
         raise FeedError(f"input {info.name!r}: shape {list(array.shape)}, expected [{expected}]")
     return array
+
+
+def _text(array: Array) -> Array:
+    """Strings as objects, which do not cut long ones off."""
+    flat = [v.decode() if isinstance(v, bytes) else str(v) for v in array.reshape(-1)]
+    return np.array(flat, object).reshape(array.shape)
 
 
 def _array_and_dtype(value: Any) -> tuple[Array, np.dtype[Any]]:

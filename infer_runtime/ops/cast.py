@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @op("Cast", since=6)
 def Cast(x: Array, *, to: int, saturate: int = 1, round_mode: str = "up") -> Array:
     """Convert to the ONNX type `to`; float8 saturates unless told otherwise."""
-    if round_mode != "up":
-        raise ValueError(f"round_mode {round_mode!r} has no kernel")
+    if to == ir.DataType.FLOAT8E8M0:
+        return _power_of_two(x.astype(np.float32), bool(saturate), round_mode)
     return convert(x, ir.DataType(to), bool(saturate))
 
 
@@ -39,13 +39,31 @@ def convert(x: Array, to: ir.DataType, saturate: bool = True) -> Array:
     if dtype == x.dtype:
         return x
     if to == ir.DataType.FLOAT8E8M0:
-        raise ValueError("the rounding of FLOAT8E8M0 has no kernel")
+        return _power_of_two(x.astype(np.float32), saturate, "up")
     if saturate and to.name.startswith("FLOAT8"):
         return _saturated(x, dtype)
     if dtype.kind == "V" and (x.dtype.kind not in "fiu"):
         # Between two types that NumPy does not know natively there is no direct conversion.
         x = x.astype(np.float32)
     return x.astype(dtype)
+
+
+def _power_of_two(x: Array, saturate: bool, round_mode: str) -> Array:
+    """FLOAT8E8M0: an exponent alone, 2**-127 to 2**127; code 255 is not a number.
+
+    OCP Microscaling Formats (MX) 1.0, 5.4.1.
+    """
+    mantissa, exponent = np.frexp(np.abs(x))  # the mantissa is at least 1/2
+    up = {"up": mantissa > 0.5, "down": np.zeros(x.shape, bool), "nearest": mantissa >= 0.75}
+    if round_mode not in up:
+        raise ValueError(f"unknown round_mode {round_mode!r}")
+    code = exponent.astype(np.int64) - 1 + up[round_mode] + 127
+    code = np.where(x == 0, 0 if saturate else 255, code)
+    code = np.where(np.isinf(x), 999, code)
+    outside = (code < 0) | (code > 254)
+    code = np.clip(code, 0, 254) if saturate else np.where(outside, 255, code)
+    code = np.where(np.isnan(x), 255, code)
+    return code.astype(np.uint8).view(ir.DataType.FLOAT8E8M0.numpy())
 
 
 def _saturated(x: Array, dtype: np.dtype[Any]) -> Array:

@@ -92,6 +92,27 @@ def Scan(
     return *state, *outputs
 
 
+@op("Scan", since=8, library="any")
+def Scan_8(
+    sequence_lens: Array | None = None,
+    *inputs: Any,
+    body: Subgraph,
+    num_scan_inputs: int,
+    directions: Sequence[int] | None = None,
+) -> tuple[Any, ...]:
+    """Opset 8: axis 0 is the batch, axis 1 the time; every sample is scanned for itself."""
+    if sequence_lens is not None:
+        raise ValueError("Scan with sequence lengths has no kernel")
+    samples = [
+        Scan(
+            *(x[i] for x in inputs), body=body, num_scan_inputs=num_scan_inputs,
+            scan_input_directions=directions,
+        )
+        for i in range(inputs[0].shape[0])
+    ]  # fmt: skip
+    return tuple(namespace(*column).stack(column) for column in zip(*samples, strict=True))
+
+
 def _turned(x: Array) -> Array:
     return namespace(x).flip(x, axis=0)  # type: ignore[no-any-return]
 

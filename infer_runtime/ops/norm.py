@@ -61,6 +61,29 @@ def BatchNormalization_7(
     return y, mean, var, mean, var
 
 
+@op("BatchNormalization", library="any")
+def BatchNormalization_1(
+    X: Array,
+    scale: Array,
+    B: Array,
+    mean: Array,
+    var: Array,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    spatial: int = 1,
+    is_test: int = 0,
+    consumed_inputs: Sequence[int] = (),
+) -> tuple[Array, ...]:
+    """Before opset 7 the mode is an attribute; training writes through its inputs: refused."""
+    del consumed_inputs
+    if not is_test:
+        raise ValueError("the training mode of BatchNormalization before opset 7 has no kernel")
+    return BatchNormalization_7(
+        X, scale, B, mean, var, epsilon=epsilon, momentum=momentum, spatial=spatial
+    )
+
+
 def _normalise_channels(
     X: Array, scale: Array, B: Array, mean: Array, var: Array, epsilon: float
 ) -> Array:
