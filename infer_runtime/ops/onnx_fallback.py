@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     import onnx
 
-# Old versions of these are known to answer wrongly there: a refusal is the better answer.
-_WRONG = frozenset({"BatchNormalization", "GlobalMaxPool"})
 _LOAD_ERRORS = (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError, AttributeError)
 
 
@@ -60,7 +58,7 @@ def _refusal(node: ir.Node, domain: str, opset: int) -> str:
         return "ONNX does not define it"
     if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
         return "it holds a subgraph"
-    return "too old" if node.op_type in _WRONG else ""
+    return ""
 
 
 def _unsupported(node: ir.Node, domain: str, opset: int, reason: str) -> UnsupportedOpError:

@@ -173,7 +173,8 @@ def ConvInteger(
     return y.astype(np.int32)
 
 
-def _requantized(total: Array, scale: Array, zero: Array) -> Array:
+def requantized(total: Array, scale: Array, zero: Array) -> Array:
+    """An exact integer sum at another scale, rounded and saturated to the type of `zero`."""
     return saturated(np.rint(total * scale) + zero.astype(total.dtype), zero.dtype)
 
 
@@ -189,7 +190,7 @@ def QLinearConv(
     if B is not None:
         total += beside_axis(B, 1, total.ndim)
     scale = x_scale.astype(np.float64) * w_scale / y_scale
-    return _requantized(total, aligned(scale, total, 1), y_zero_point)
+    return requantized(total, aligned(scale, total, 1), y_zero_point)
 
 
 @op("QLinearMatMul", since=10)
@@ -200,8 +201,12 @@ def QLinearMatMul(
 ) -> Array:  # fmt: skip
     """Integer product, requantised to the scale of the output."""
     total = MatMulInteger(a, b, a_zero_point, b_zero_point).astype(np.float64)
-    scale = _beside(a_scale, total, -2) * _beside(b_scale, total, -1) / y_scale
-    return _requantized(total, scale, y_zero_point)
+    return requantized(total, product_scale(a_scale, b_scale, total) / y_scale, y_zero_point)
+
+
+def product_scale(a_scale: Array, b_scale: Array, total: Array) -> Array:
+    """The scale of a product: per row of the first matrix, per column of the second."""
+    return _beside(a_scale, total, -2) * _beside(b_scale, total, -1)
 
 
 def _beside(scale: Array, total: Array, axis: int) -> Array:
