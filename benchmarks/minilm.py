@@ -40,7 +40,9 @@ class MiniLM(nn.Module):
 
 def residual(width: int) -> nn.ModuleDict:
     """The projection and the normalisation at the end of a block."""
-    return nn.ModuleDict({"dense": nn.Linear(width, HIDDEN), "LayerNorm": nn.LayerNorm(HIDDEN, EPSILON)})
+    return nn.ModuleDict(
+        {"dense": nn.Linear(width, HIDDEN), "LayerNorm": nn.LayerNorm(HIDDEN, EPSILON)}
+    )
 
 
 class Layer(nn.Module):

@@ -66,7 +66,9 @@ def main() -> int:
     warnings.simplefilter("ignore")
     rows = []
     print(f"{os.cpu_count()} cores, {THREADS} threads; milliseconds")
-    print(f"{'':<24}{'ours':>9}{'onnx.ref':>10}{'ORT':>8}{'x ref':>8}{'/ ORT':>7}{'error':>10}{'memory':>8}")
+    print(
+        f"{'':<24}{'ours':>9}{'onnx.ref':>10}{'ORT':>8}{'x ref':>8}{'/ ORT':>7}{'error':>10}{'memory':>8}"
+    )
     for entry in entries(options.cache):
         if options.only in entry.name:
             row = measure(entry, options.seconds, not options.no_reference)
@@ -86,7 +88,9 @@ def measure(entry: Entry, seconds: float, with_reference: bool) -> Row:
     if with_reference and (reference := reference_run(entry)) is not None:
         runs["reference"] = reference
     times = interleaved(runs, seconds)
-    wanted = dict(zip([o.name for o in exact.get_outputs()], exact.run(None, entry.feeds), strict=True))
+    wanted = dict(
+        zip([o.name for o in exact.get_outputs()], exact.run(None, entry.feeds), strict=True)
+    )
     error = largest_error(session.run(entry.feeds), wanted)
     memory = peak_memory(entry.path, entry.feeds)
     return Row(entry.name, times["ours"], times.get("reference"), times["ort"], error, memory)
@@ -173,10 +177,14 @@ def verdict(rows: list[Row]) -> int:
     memory = [r.memory for r in rows if r.name in MEASURED_MEMORY]
     checks = [("error", max(r.error for r in rows), LARGEST_ERROR, False)]
     if lite:
-        checks.append(("EfficientNet-Lite0: faster than onnx.reference", lite[0], FASTER_THAN_REFERENCE, True))
+        checks.append(
+            ("EfficientNet-Lite0: faster than onnx.reference", lite[0], FASTER_THAN_REFERENCE, True)
+        )
     if compared:
         mean = statistics.geometric_mean(compared)
-        checks.append(("geometric mean: faster than onnx.reference", mean, FASTER_THAN_REFERENCE, True))
+        checks.append(
+            ("geometric mean: faster than onnx.reference", mean, FASTER_THAN_REFERENCE, True)
+        )
     slower = statistics.geometric_mean(r.ours / r.ort for r in rows)
     checks.append(("geometric mean: slower than ONNX Runtime", slower, SLOWER_THAN_ORT, False))
     if memory:
@@ -185,7 +193,9 @@ def verdict(rows: list[Row]) -> int:
     for name, value, limit, at_least in checks:
         good = value >= limit if at_least else value <= limit
         passed &= good
-        print(f"  {name:<50}{value:>10.3g}  asked {'>=' if at_least else '<='} {limit:g}  {'ok' if good else 'MISSED'}")
+        print(
+            f"  {name:<50}{value:>10.3g}  asked {'>=' if at_least else '<='} {limit:g}  {'ok' if good else 'MISSED'}"
+        )
     return 0 if passed else 1
 
 

@@ -66,7 +66,9 @@ def entries(cache: Path = CACHE) -> Iterator[Entry]:
     pitch = _wheel(cache, "basic-pitch==0.4.0") / "basic_pitch/saved_models/icassp_2022/nmp.onnx"
     yield Entry("basic-pitch", pitch, {"serving_default_input_2:0": _sound(43844)[:, :, None]})
     yield from _silero(_wheel(cache, "silero-vad==6.2.3") / "silero_vad/data")
-    yield Entry("MiniLM-L6", _minilm(cache), {"ids": _words(32), "mask": np.ones((1, 32), np.int64)})
+    yield Entry(
+        "MiniLM-L6", _minilm(cache), {"ids": _words(32), "mask": np.ones((1, 32), np.int64)}
+    )
     yield from _samples()
 
 
@@ -118,7 +120,12 @@ def _words(count: int) -> np.ndarray:
 
 
 def _silero(folder: Path) -> Iterator[Entry]:
-    for name, wide in (("", 576), ("_16k_op15", 512), ("_op18_ifless", 576), ("_openvino_16k", 576)):
+    for name, wide in (
+        ("", 576),
+        ("_16k_op15", 512),
+        ("_op18_ifless", 576),
+        ("_openvino_16k", 576),
+    ):
         feeds = {"input": _sound(wide), "state": np.zeros((2, 1, 128), np.float32)}
         if name != "_openvino_16k":
             feeds["sr"] = np.array(16000, np.int64)
@@ -189,7 +196,9 @@ def safetensors(path: Path) -> Feeds:
     header = json.loads(raw[8:start])
     header.pop("__metadata__", None)
     return {
-        name: np.frombuffer(raw[start + item["data_offsets"][0] : start + item["data_offsets"][1]], "<f4")
+        name: np.frombuffer(
+            raw[start + item["data_offsets"][0] : start + item["data_offsets"][1]], "<f4"
+        )
         .reshape(item["shape"])
         .copy()
         for name, item in header.items()

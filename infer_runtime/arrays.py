@@ -6,6 +6,10 @@ the functions of their inputs' library, which carry the names of the Python arra
 
 from __future__ import annotations
 
+import math
+import os
+from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -19,6 +23,30 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _NARROW = frozenset({"float16", "bfloat16"})
 _SINGLE = np.dtype(np.float32)
 _NUMPY = (np.ndarray, np.generic)
+
+
+# Bytes that one value may take; None for a quarter of the machine's memory.
+value_limit: ContextVar[int | None] = ContextVar("value_limit", default=None)
+_HARMLESS = 1 << 26
+
+
+@cache
+def _quarter_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def check_room(shape: Sequence[int], itemsize: int) -> None:
+    """Refuse a value that the machine cannot hold, before anything allocates it.
+
+    Systems promise more memory than there is and kill who then uses it: an error comes first.
+
+    Raises:
+        MemoryError: it exceeds the limit.
+
+    """
+    size = math.prod(shape) * itemsize
+    if size > _HARMLESS and size > (value_limit.get() or _quarter_of_memory()):
+        raise MemoryError(f"a value of shape {list(shape)} takes {size / 1e9:,.1f} GB")
 
 
 def is_numpy(x: Any) -> bool:

@@ -62,3 +62,10 @@ class MissingExtraError(InferError):
     """An optional package is not installed; the text names the pip command."""
 
     exit_code = 6
+
+
+def root_cause(error: BaseException) -> str:
+    """The first line of the innermost error of a chain."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0] or type(error).__name__

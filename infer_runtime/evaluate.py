@@ -85,9 +85,7 @@ def _signature(kernel: Kernel) -> tuple[tuple[str, ...], frozenset[str] | None, 
     """Required inputs, the attributes that a kernel takes (None: any), those that it needs."""
     parameters = inspect.signature(kernel).parameters.values()
     inputs = tuple(
-        p.name
-        for p in parameters
-        if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
+        p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
     )
     named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     needed = frozenset(p.name for p in named if p.default is p.empty)
@@ -126,8 +124,10 @@ def failure(label: str, inputs: Sequence[Any], error: BaseException) -> KernelEr
     """The error of a node that cannot be computed: it names the node and the shapes."""
     shapes = ", ".join("-" if x is None else _brief(x) for x in inputs)
     if isinstance(error, MemoryError):
-        return LimitError(f"{label} with inputs ({shapes}) needs more memory than there is")
-    return KernelError(f"{label} with inputs ({shapes}): {str(error) or type(error).__name__}")
+        reason = str(error) or "needs more memory than there is"
+        return LimitError(f"{label} with inputs ({shapes}): {reason}")
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return KernelError(f"{label} with inputs ({shapes}): {reason}")
 
 
 def run_node(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> tuple[Array, ...]:

@@ -90,25 +90,27 @@ class Plan:
         self.known = {*self.inputs, *self.constants, *(_name(o) for n in graph for o in n.outputs)}
         nodes = _ordered(list(graph), {*self.inputs, *self.constants} | outer)
         folds = {*self.constants} - {*self.inputs}
+        given = {*self.constants}
         self.steps = list(_steps(nodes, setting, self, outer.union(self.known), folds))
+        self.folded = [name for name in self.constants if name not in given]
         reads = {*self.outputs}.union(*(step.reads for step in self.steps))
         if unknown := sorted({*self.outputs} - self.known - outer):
             raise ModelError(f"output {unknown[0]!r} is computed by no node")
         self.captured = frozenset(reads - self.known)
         self.empty_outputs = tuple(_empty_stack(v) for v in graph.outputs)
-        self._programs: dict[tuple[str, ...], Program] = {}
+        self._programs: dict[tuple[tuple[str, ...], bool], Program] = {}
 
     def run(
         self, feeds: Mapping[str, Any], wanted: Sequence[str], after: After | None = None
     ) -> Values:
-        """Compute the wanted values from the feeds and, in a subgraph, the captured values."""
-        return self.program(tuple(wanted)).run(feeds, after)
+        """Compute the wanted values from the feeds; with `after`, all others too."""
+        return self.program(tuple(wanted), after is not None).run(feeds, after)
 
-    def program(self, wanted: tuple[str, ...]) -> Program:
-        """What computes these values and nothing else; made once."""
-        if wanted not in self._programs:
-            self._programs[wanted] = Program(self, wanted)
-        return self._programs[wanted]
+    def program(self, wanted: tuple[str, ...], whole: bool = False) -> Program:
+        """What computes these values and nothing else (or all steps); made once."""
+        if (wanted, whole) not in self._programs:
+            self._programs[wanted, whole] = Program(self, wanted, whole=whole)
+        return self._programs[wanted, whole]
 
     def memory_bound(self, feeds: Mapping[str, Any], wanted: Sequence[str]) -> int:
         """Bytes of the constants and of the most that lives at once, counting views once."""
@@ -238,7 +240,10 @@ def _name(value: ir.Value) -> str:
 def _data(name: str, value: ir.Value) -> Array:
     if value.const_value is None:
         raise ModelError(f"initialiser {name!r} has no data")
-    return value.const_value.numpy()
+    try:
+        return value.const_value.numpy()
+    except (AssertionError, OSError, TypeError, ValueError) as error:
+        raise ModelError(f"initialiser {name!r} has no readable data: {error}") from error
 
 
 def _empty_stack(value: ir.Value) -> Array | None:

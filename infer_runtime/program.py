@@ -32,8 +32,8 @@ class Program:
     from, so a run copies references, not data.
     """
 
-    def __init__(self, plan: Plan, wanted: tuple[str, ...]) -> None:
-        steps = _needed(plan.steps, wanted)
+    def __init__(self, plan: Plan, wanted: tuple[str, ...], *, whole: bool = False) -> None:
+        steps = plan.steps if whole else _needed(plan.steps, wanted)
         reads = {*wanted}.union(*(s.reads for s in steps))
         self.captured = frozenset(reads - plan.known)
         slots = {"": _UNUSED}

@@ -64,9 +64,7 @@ def _load_torch() -> None:
         import_module(f"infer_runtime.ops.{family}")
 
 
-def find_kernel(
-    domain: str, name: str, opset: int, library: Library = "numpy"
-) -> Kernel | None:
+def find_kernel(domain: str, name: str, opset: int, library: Library = "numpy") -> Kernel | None:
     """The newest kernel for NumPy that is not newer than `opset`; None when there is none.
 
     For library "torch": a kernel of the same version that works on tensors, or None.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from infer_runtime.arrays import is_numpy
-from infer_runtime.errors import FeedError, ModelError, UsageError
+from infer_runtime.arrays import is_numpy, value_limit
+from infer_runtime.errors import FeedError, ModelError, UsageError, root_cause
 from infer_runtime.plan import Plan, Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from infer_runtime.arrays import Array
     from infer_runtime.plan import Step
@@ -55,6 +56,7 @@ class Session:
         profile: time every node of every run; `profile()` then tells.
         target_cpu: compute products of 8-bit integers as this processor does: "avx2" for the
             16-bit saturation of x86 without VNNI. None for exact arithmetic.
+        memory_limit: bytes that one value may take; by default a quarter of the machine's memory.
 
     Raises:
         ModelError: the file cannot be read, or the graph is not valid.
@@ -69,13 +71,16 @@ class Session:
         *,
         profile: bool = False,
         target_cpu: str | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         is_file = isinstance(model, (str, os.PathLike))
         loaded = _load(model) if isinstance(model, (str, os.PathLike)) else model
         inlined = _inlined(loaded)
         graph = inlined.graph
         self._graph, self._opsets, self._target_cpu = graph, inlined.opset_imports, target_cpu
-        self._plan = Plan(graph, self._setting())
+        self._memory_limit = memory_limit
+        with self._limited():
+            self._plan = Plan(graph, self._setting())
         if is_file:
             _share(graph, self._plan)
         # Tensors, and parameters in place of initialisers, need plans of their own.
@@ -105,7 +110,8 @@ class Session:
             feeds: an array for each input.
             outputs: names to return instead of the model's outputs.
             observe: called with the name and the array of each value of the main graph as it
-                appears, inputs first; the array must not be changed. Constants are not shown.
+                appears, inputs first, also of those that no output needs; the array must not be
+                changed. Initialisers are not shown, what is computed from them alone is.
             parameters: arrays to use in place of initialisers, of the same shape.
 
         Raises:
@@ -122,7 +128,9 @@ class Session:
         if observe is not None:
             for name, value in values.items():
                 observe(name, value)
-        with np.errstate(all="ignore"):
+            for name in plan.folded:
+                observe(name, plan.constants[name])
+        with np.errstate(all="ignore"), self._limited():
             return plan.run(values, names, self._after(observe))
 
     def run_batches(self, feeds: Mapping[str, Array], size: int) -> dict[str, Array]:
@@ -157,6 +165,14 @@ class Session:
         with np.errstate(all="ignore"):
             return self._plan.memory_bound(self._checked(feeds), [o.name for o in self.outputs])
 
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        token = value_limit.set(self._memory_limit)
+        try:
+            yield
+        finally:
+            value_limit.reset(token)
+
     def _setting(self, **library: Any) -> Setting:
         if self._target_cpu is None:
             return Setting(self._opsets, **library)
@@ -181,7 +197,7 @@ class Session:
     def _after(self, observe: Observer | None) -> After | None:
         if observe is None and not self._profiles:
             return None
-        self._times = []
+        self._times = []  # a profile shows all nodes, as the model has them
 
         def after(step: Step, results: Sequence[Any], seconds: float) -> None:
             if self._profiles:
@@ -265,14 +281,12 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
 
 
 def _load(path: str | os.PathLike[str]) -> ir.Model:
-    from google.protobuf.message import DecodeError
-
     try:
         return ir.load(path)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
-    except (DecodeError, ValueError, OSError) as error:
-        raise ModelError(f"{Path(path)}: not a readable ONNX model: {error}") from error
+    except Exception as error:  # noqa: BLE001 - a malformed file fails anywhere in the parsers
+        raise ModelError(f"{Path(path)}: not a readable ONNX model: {root_cause(error)}") from error
 
 
 def _inlined(model: ir.Model) -> ir.Model:
@@ -281,7 +295,10 @@ def _inlined(model: ir.Model) -> ir.Model:
         return model
     from onnx_ir.passes.common import InlinePass
 
-    return InlinePass()(model.clone()).model
+    try:
+        return InlinePass()(model.clone()).model
+    except Exception as error:  # noqa: BLE001 - the inliner has no error of its own
+        raise ModelError(f"the model's functions cannot be inlined: {root_cause(error)}") from error
 
 
 def _info(value: ir.Value) -> TensorInfo:

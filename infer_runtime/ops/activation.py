@@ -6,7 +6,16 @@ import math
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, beside_axis, integer_like, is_numpy, namespace, number, widened
+from infer_runtime.arrays import (
+    Array,
+    as_type,
+    beside_axis,
+    integer_like,
+    is_numpy,
+    namespace,
+    number,
+    widened,
+)
 from infer_runtime.ops.special import erf
 from infer_runtime.registry import op
 
@@ -130,7 +139,9 @@ def Gelu(X: Array, *, approximate: str = "none") -> Array:
     """x * Phi(x), by the error function or by the tanh approximation."""
     x = widened(X)
     if approximate == "tanh":
-        inner = namespace(x).tanh(number(math.sqrt(2 / math.pi), x) * (x + number(0.044715, x) * x * x * x))
+        inner = namespace(x).tanh(
+            number(math.sqrt(2 / math.pi), x) * (x + number(0.044715, x) * x * x * x)
+        )
     else:
         inner = erf(x * number(math.sqrt(0.5), x))
     return as_type(number(0.5, x) * x * (1 + inner), X.dtype)

@@ -35,7 +35,9 @@ def If(cond: Array, *, then_branch: Subgraph, else_branch: Subgraph) -> tuple[An
 
 
 @op("Loop", library="any")
-def Loop(M: Array | None, cond: Array | None, *carried: Any, body: Subgraph) -> tuple[Any, ...]:
+def Loop(
+    M: Array | None = None, cond: Array | None = None, *carried: Any, body: Subgraph
+) -> tuple[Any, ...]:
     """Run the body at most M times while its condition holds.
 
     The body maps (iteration, condition, carried...) to (condition, carried..., scanned...);

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, beside_axis, widened
+from infer_runtime.arrays import Array, check_room, as_type, beside_axis, widened
 from infer_runtime.ops.convolve import convolve
 from infer_runtime.ops.window import Window, pad_spatial, window
 from infer_runtime.registry import op
@@ -127,6 +127,7 @@ def _scatter(x: Array, w: Array, where: Window, group: int) -> Array:
     columns = np.matmul(weights, x.reshape(batch, group, c, -1))
     columns = columns.reshape(batch, group * per_group, taps, *where.out)
     full = _full_size(where.out, where.kernel, where.strides, where.dilations)
+    check_room((batch, group * per_group, *full), x.itemsize)
     y = np.zeros((batch, group * per_group, *full), x.dtype)
     for number, target in enumerate(where.taps(y)):
         target += columns[:, :, number]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, is_integer, is_numpy, namespace, number
+from infer_runtime.arrays import Array, check_room, as_type, is_integer, is_numpy, namespace, number
 from infer_runtime.ops.special import erf
 from infer_runtime.registry import op
 
@@ -35,6 +35,8 @@ _BINARY = {
 
 _VARIADIC = {"Max": "maximum", "Min": "minimum", "Sum": "add"}
 
+_MANY = 1 << 26  # elements of a broadcast result that are worth a look at the memory
+
 # Where NumPy has a faster function than the standard's.
 _NUMPY_NAMES = {"round": "rint"}
 
@@ -49,6 +51,8 @@ def _binary(name: str) -> Callable[[Array, Array], Array]:
 
     def kernel(a: Array, b: Array) -> Array:
         if is_numpy(a) and is_numpy(b):
+            if a.size * b.size > _MANY and a.shape != b.shape:
+                check_room(np.broadcast_shapes(a.shape, b.shape), a.itemsize)
             return on_numpy(a, b)  # type: ignore[no-any-return]
         return getattr(namespace(a, b), name)(a, b)  # type: ignore[no-any-return]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_runtime.arrays import (
-    Array, as_type, beside_axis, integer_like, ints, is_numpy, moved_axis, namespace,
+    Array, check_room, as_type, beside_axis, integer_like, ints, is_numpy, moved_axis, namespace,
     positive_axes, scalar,
 )  # fmt: skip
 from infer_runtime.errors import UnsupportedOpError
@@ -116,6 +116,7 @@ def ScatterND(data: Array, indices: Array, updates: Array, *, reduction: str = "
 def OneHot(indices: Array, depth: Array, values: Array, *, axis: int = -1) -> Array:
     """`values[1]` where the new axis has the index; an index out of range has it nowhere."""
     count, xp = int(scalar(depth)), namespace(indices)
+    check_room((*indices.shape, max(0, count)), 8)
     rank = indices.ndim + 1
     (axis,) = positive_axes([axis], rank)
     at = _counted_from_front(indices, count)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from infer_runtime.arrays import Array, as_type, namespace, number, widened
+from infer_runtime.arrays import Array, check_room, as_type, namespace, number, widened
 from infer_runtime.registry import op
 
 
 @op("MatMul", library="any")
 def MatMul(A: Array, B: Array) -> Array:
     """Matrix product; narrow floats are summed in float32."""
+    if min(A.ndim, B.ndim) > 1:
+        lead = np.broadcast_shapes(tuple(A.shape[:-2]), tuple(B.shape[:-2]))
+        check_room((*lead, A.shape[-2], B.shape[-1]), A.dtype.itemsize)
     return as_type(namespace(A, B).matmul(widened(A), widened(B)), A.dtype)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import onnx
 
+_LARGEST_OPSET = 1 << 20
 _LOAD_ERRORS = (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError, AttributeError)
 
 
@@ -54,6 +55,10 @@ def _as_ours(value: Any) -> Any:
 def _refusal(node: ir.Node, domain: str, opset: int) -> str:
     import onnx
 
+    if not isinstance(node.op_type, str):
+        return "its name is not text"
+    if opset < 1 or opset > _LARGEST_OPSET:
+        return "there is no such opset"
     if not onnx.defs.has(node.op_type, max_inclusive_version=opset, domain=domain):
         return "ONNX does not define it"
     if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):

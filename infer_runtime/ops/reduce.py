@@ -152,9 +152,7 @@ def CumProd(x: Array, axis: Array, *, exclusive: int = 0, reverse: int = 0) -> A
     return _cumulative("cumulative_prod", x, ints(axis)[0], exclusive, reverse, 1)
 
 
-def _cumulative(
-    name: str, x: Array, axis: int, exclusive: int, reverse: int, first: int
-) -> Array:
+def _cumulative(name: str, x: Array, axis: int, exclusive: int, reverse: int, first: int) -> Array:
     (axis,) = positive_axes([axis], x.ndim)
     xp = namespace(x)
     given = xp.flip(x, axis=axis) if reverse else x

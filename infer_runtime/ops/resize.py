@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infer_runtime.arrays import (
-    Array, as_type, beside_axis, integer_like, is_integer, like, namespace, number, positive_axes,
+    Array, check_room, as_type, beside_axis, integer_like, is_integer, like, namespace, number, positive_axes,
     widened,
 )  # fmt: skip
 from infer_runtime.registry import op
@@ -60,6 +60,7 @@ def Resize(
     """Sample X at new sizes (ONNX Resize 19; earlier ones are special cases of it)."""
     over = positive_axes(axes, X.ndim) if axes else tuple(range(X.ndim))
     plan = _axes(X, over, roi, scales, sizes, keep_aspect_ratio_policy)
+    check_room([*X.shape, *(max(1, line.out // max(1, line.size)) for line in plan)], 8)
     how = Filter(
         mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a,
         bool(antialias), bool(exclude_outside),

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.arrays import (
-    Array, integer_like, ints, is_numpy, moved_axis, namespace, number, positive_axes, scalar,
+    Array, check_room, integer_like, ints, is_numpy, moved_axis, namespace, number, positive_axes, scalar,
 )  # fmt: skip
 from infer_runtime.registry import op
 
@@ -45,6 +45,7 @@ def Constant(
 def ConstantOfShape(shape: Array, *, value: Array | None = None) -> Array:
     """An array of one value (default: float32 zero)."""
     fill = np.zeros(1, np.float32) if value is None else value
+    check_room(ints(shape), fill.itemsize)
     return np.full(ints(shape), fill.reshape(-1)[0], fill.dtype)
 
 
@@ -204,12 +205,14 @@ def Slice_1(
 def Expand(data: Array, shape: Array) -> Array:
     """Broadcast to the shape, in both directions."""
     target = np.broadcast_shapes(tuple(data.shape), ints(shape))
+    check_room(target, data.dtype.itemsize)
     return namespace(data).broadcast_to(data, target)  # type: ignore[no-any-return]
 
 
 @op("Tile", since=6, library="any")
 def Tile(data: Array, repeats: Array) -> Array:
     """Each axis repeated as a whole."""
+    check_room((*data.shape, *ints(repeats)), data.dtype.itemsize)
     return namespace(data).tile(data, ints(repeats))  # type: ignore[no-any-return]
 
 
@@ -232,6 +235,8 @@ def Pad(
         tuple(slice(max(0, -b), n + min(0, e)) for (b, e), n in zip(pairs, data.shape, strict=True))
     ]
     pairs = [(max(0, b), max(0, e)) for b, e in pairs]
+    target = [n + b + e for n, (b, e) in zip(cropped.shape, pairs, strict=True)]
+    check_room(target, data.dtype.itemsize)
     if is_numpy(data):
         return _padded(cropped, pairs, mode, constant_value)
     for axis, pair in enumerate(pairs):
@@ -279,6 +284,7 @@ def Range(start: Array, limit: Array, delta: Array) -> Array:
     wide = np.float64 if start.dtype.kind not in "iu" else np.int64
     a, b, d = (v.astype(wide).reshape(()) for v in (start, limit, delta))
     count = max(0, math.ceil((b - a) / d))
+    check_room([count], 8)
     return (a + np.arange(count) * d).astype(start.dtype)
 
 

@@ -147,7 +147,13 @@ def AveragePool(
 
     where = _pool_window(X, kernel_shape, geometry)
     total = _summed(X, where)
-    counted = counts(X.shape[2:], where, geometry.get("pads"), geometry.get("auto_pad", "NOTSET"), bool(count_include_pad))
+    counted = counts(
+        X.shape[2:],
+        where,
+        geometry.get("pads"),
+        geometry.get("auto_pad", "NOTSET"),
+        bool(count_include_pad),
+    )
     return total / torch.as_tensor(counted, dtype=total.dtype, device=total.device)
 
 

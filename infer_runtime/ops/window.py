@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from infer_runtime.arrays import check_room
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -71,6 +73,12 @@ def window(
     strides = tuple(strides or [1] * rank)
     dilations = tuple(dilations or [1] * rank)
     pads = tuple(pads or [0] * (2 * rank)) if auto_pad == "NOTSET" else (0,) * (2 * rank)
+    lengths = {len(kernel), len(strides), len(dilations), len(pads) // 2, rank}
+    if len(lengths) != 1 or min((*kernel, *strides, *dilations), default=1) < 1:
+        raise ValueError(
+            f"kernel {list(kernel)}, strides {list(strides)}, dilations {list(dilations)} and pads "
+            f"{list(pads)} do not fit {rank} spatial axes"
+        )
     begins, ends, out = [], [], []
     for i, n in enumerate(size):
         span = (kernel[i] - 1) * dilations[i] + 1
@@ -83,6 +91,7 @@ def window(
         begins.append(begin)
         ends.append(max(end, (count - 1) * strides[i] + span - n - begin))
         out.append(count)
+    check_room(out, 1)
     return Window(tuple(kernel), strides, dilations, tuple(begins), tuple(ends), tuple(out))
 
 
@@ -109,6 +118,7 @@ def pad_spatial(x: Array, begins: Sequence[int], ends: Sequence[int], value: flo
     lead = x.ndim - len(begins)
     spatial = x.shape[lead:]
     shape = [n + b + e for n, b, e in zip(spatial, begins, ends, strict=True)]
+    check_room((*x.shape[:lead], *shape), x.itemsize)
     padded = np.full((*x.shape[:lead], *shape), value, x.dtype)
     edges = list(zip(spatial, begins, ends, strict=True))
     target: Any = [slice(max(b, 0), n + b + min(e, 0)) for n, b, e in edges]

@@ -37,7 +37,10 @@ def test_the_case_of_the_manual() -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 7, 16])
 def test_matrices_by_hand(k: int) -> None:
-    a, b = RNG.integers(0, 256, (4, k)).astype(np.uint8), RNG.integers(-128, 128, (k, 5)).astype(np.int8)
+    a, b = (
+        RNG.integers(0, 256, (4, k)).astype(np.uint8),
+        RNG.integers(-128, 128, (k, 5)).astype(np.int8),
+    )
     exact = a.astype(int) @ b.astype(int)
     assert (exact + lost_by_saturation(a, b)).tolist() == by_hand(a, b).tolist()
 
@@ -51,14 +54,20 @@ MATMUL = "(uint8[M,K] x, int8[K,N] w) => (int32[M,N] y) { y = MatMulInteger(x, w
 
 
 def test_matmul_integer() -> None:
-    a, b = RNG.integers(0, 256, (3, 9)).astype(np.uint8), RNG.integers(-128, 128, (9, 4)).astype(np.int8)
+    a, b = (
+        RNG.integers(0, 256, (3, 9)).astype(np.uint8),
+        RNG.integers(-128, 128, (9, 4)).astype(np.int8),
+    )
     assert run(MATMUL, "avx2", x=a, w=b).tolist() == by_hand(a, b).tolist()
     assert run(MATMUL, None, x=a, w=b).tolist() == (a.astype(int) @ b.astype(int)).tolist()
 
 
 def test_batches_of_matrices() -> None:
     text = MATMUL.replace("[M,K]", "[B,M,K]").replace("[M,N]", "[B,M,N]")
-    a, b = RNG.integers(0, 256, (2, 3, 6)).astype(np.uint8), RNG.integers(-128, 128, (6, 4)).astype(np.int8)
+    a, b = (
+        RNG.integers(0, 256, (2, 3, 6)).astype(np.uint8),
+        RNG.integers(-128, 128, (6, 4)).astype(np.int8),
+    )
     assert run(text, "avx2", x=a, w=b).tolist() == [by_hand(m, b).tolist() for m in a]
 
 
@@ -69,7 +78,9 @@ def conv_by_hand(x: np.ndarray, w: np.ndarray, zero: int) -> np.ndarray:
     windows = [padded[:, i : i + 3, j : j + 3] for i in range(height) for j in range(width)]
     a = np.array([v.transpose(1, 2, 0).reshape(-1) for v in windows])
     b = w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0])
-    shifted = by_hand(a, b) - zero * b.astype(int).sum(axis=0)  # engines take the zero point off after
+    shifted = by_hand(a, b) - zero * b.astype(int).sum(
+        axis=0
+    )  # engines take the zero point off after
     return shifted.T.reshape(1, w.shape[0], height, width)
 
 
@@ -78,7 +89,10 @@ CONV = """(uint8[1,C,H,W] x, int8[M,C,3,3] w, uint8 z) => (int32[1,M,H,W] y) {
 
 
 def test_convolution_by_hand() -> None:
-    x, w = RNG.integers(0, 256, (1, 3, 4, 5)).astype(np.uint8), RNG.integers(-128, 128, (2, 3, 3, 3)).astype(np.int8)
+    x, w = (
+        RNG.integers(0, 256, (1, 3, 4, 5)).astype(np.uint8),
+        RNG.integers(-128, 128, (2, 3, 3, 3)).astype(np.int8),
+    )
     found = run(CONV, "avx2", x=x, w=w, z=np.array(7, np.uint8))
     assert found.tolist() == conv_by_hand(x, w, 7).tolist()
     assert found.tolist() != run(CONV, None, x=x, w=w, z=np.array(7, np.uint8)).tolist()
@@ -108,7 +122,10 @@ def test_float_operators_between_quantisers() -> None:
 def test_quantised_operators() -> None:
     text = """(uint8[M,K] x, int8[K,N] w) => (uint8[M,N] y) <float s = {1}, float r = {300}, uint8 z = {0}, int8 zw = {0}, uint8 zy = {5}> {
       y = QLinearMatMul(x, s, z, w, s, zw, r, zy) }"""
-    a, b = RNG.integers(0, 256, (3, 6)).astype(np.uint8), RNG.integers(-128, 128, (6, 4)).astype(np.int8)
+    a, b = (
+        RNG.integers(0, 256, (3, 6)).astype(np.uint8),
+        RNG.integers(-128, 128, (6, 4)).astype(np.int8),
+    )
     wanted = np.clip(np.rint(by_hand(a, b) / 300) + 5, 0, 255)
     assert run(text, "avx2", x=a, w=b).tolist() == wanted.tolist()
 

@@ -132,7 +132,9 @@ def test_gradients(name: str) -> None:
 
 
 def test_a_parameter_replaces_an_initialiser_and_what_was_folded_from_it() -> None:
-    model = graph("(float[2] x) => (float[2] y) <float[2] w = {1, 2}> { d = Mul(w, w)  y = Mul(x, d) }")
+    model = graph(
+        "(float[2] x) => (float[2] y) <float[2] w = {1, 2}> { d = Mul(w, w)  y = Mul(x, d) }"
+    )
     x = np.array([1, 1], np.float32)
     assert model.run({"x": x})["y"].tolist() == [1, 4]
     assert model.run({"x": x}, parameters={"w": x * 3})["y"].tolist() == [9, 9]
