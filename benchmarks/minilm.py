@@ -26,6 +26,7 @@ class MiniLM(nn.Module):
         self.pooler = nn.ModuleDict({"dense": nn.Linear(HIDDEN, HIDDEN)})
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Embed tokens, run the layers, average over the tokens that count."""
         table = self.embeddings
         places = torch.arange(ids.shape[1])[None]
         x = table["word_embeddings"](ids) + table["position_embeddings"](places)
@@ -57,6 +58,7 @@ class Layer(nn.Module):
         self.output = residual(WIDE)
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """[batch, length, hidden] -> the same; `hidden` is added to the scores."""
         q, k, v = (self._heads(self.attention["self"][n](x)) for n in ("query", "key", "value"))
         scores = q @ k.transpose(2, 3) / (HIDDEN // HEADS) ** 0.5 + hidden
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

@@ -178,7 +178,6 @@ def _export(out: Path, program: Callable[[], Any]) -> None:
 
 def _traced_minilm(weights: Path) -> Any:
     import torch
-
     from minilm import MiniLM
 
     model = MiniLM()

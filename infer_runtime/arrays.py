@@ -89,7 +89,7 @@ def as_type(x: Any, dtype: Any) -> Array:
     """`x` as an array of `dtype`, copied only when needed."""
     if isinstance(x, _NUMPY):
         return x.astype(dtype, copy=False)
-    return x.to(dtype)  # type: ignore[no-any-return]
+    return x.to(dtype)
 
 
 def positive_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:
@@ -117,28 +117,28 @@ def beside_axis(x: Array, axis: int, rank: int) -> Array:
     return x.reshape(shape)
 
 
-def number(value: float, like: Array) -> Any:
+def number(value: float, like: Any) -> Any:
     """A constant in the type of an array, so that arithmetic with it keeps the type."""
     if isinstance(like, _NUMPY):
         return like.dtype.type(value)
-    return like.new_tensor(value)  # type: ignore[attr-defined]
+    return like.new_tensor(value)
 
 
 def moved_axis(x: Array, source: int, target: int) -> Array:
     """`x` with one axis moved to another place."""
-    return namespace(x).moveaxis(x, source, target)  # type: ignore[no-any-return]
+    return namespace(x).moveaxis(x, source, target)
 
 
-def integer_like(values: Any, like: Array) -> Array:
+def integer_like(values: Any, like: Any) -> Array:
     """Whole numbers as int64, in the library and on the device of an array."""
     if isinstance(like, _NUMPY):
         return np.asarray(values, np.int64)
     xp = namespace(like)
-    return xp.asarray(values, dtype=xp.int64, device=like.device)  # type: ignore[no-any-return]
+    return xp.asarray(values, dtype=xp.int64, device=like.device)
 
 
-def like(values: Array, x: Array) -> Array:
+def like(values: Array, x: Any) -> Array:
     """A NumPy array in the library and on the device of another array."""
     if isinstance(x, _NUMPY):
         return values
-    return namespace(x).asarray(values, device=x.device)  # type: ignore[no-any-return]
+    return namespace(x).asarray(values, device=x.device)

@@ -1,4 +1,4 @@
-"""The steps that some wanted values need, on numbered slots: the loop that every run goes through."""
+"""The steps that some wanted values need, on numbered slots: the loop of every run."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 FAMILIES = (
-    "activation", "attention", "cast", "control", "conv", "detection", "elementwise", "gather", "matmul",
-    "norm", "pool", "quantized", "reduce", "resize", "rnn", "shape",
+    "activation", "attention", "cast", "control", "conv", "detection", "elementwise", "gather",
+    "matmul", "norm", "pool", "quantized", "reduce", "resize", "rnn", "shape",
 )  # fmt: skip
 TORCH_FAMILIES = ("torch_table",)
 
@@ -84,6 +84,14 @@ def known_ops() -> list[tuple[str, str]]:
     """All (domain, operator) pairs with a kernel of our own."""
     _load()
     return sorted(_KERNELS)
+
+
+def has_gradients(domain: str, name: str) -> bool:
+    """Does the newest kernel of an operator of ours work on tensors too, with gradients?"""
+    _load()
+    _load_torch()
+    versions = _KERNELS[domain, name]
+    return any(v.since == versions[0].since and v.library != "numpy" for v in versions)
 
 
 def standard_domain(domain: str) -> str:

@@ -235,8 +235,9 @@ def _share(graph: ir.Graph, plan: Plan) -> None:
     """Let the graph hold the arrays of the plan instead of the bytes of the file."""
     for name, value in graph.initializers.items():
         array = plan.constants[name]
-        if isinstance(array, np.ndarray) and array.dtype.kind != "O":
-            value.const_value = ir.tensor(array, dtype=value.const_value.dtype, name=name)
+        given = value.const_value
+        if given is not None and isinstance(array, np.ndarray) and array.dtype.kind != "O":
+            value.const_value = ir.tensor(array, dtype=given.dtype, name=name)
 
 
 def checked_feed(info: TensorInfo, value: Array) -> Array:
@@ -285,7 +286,7 @@ def _load(path: str | os.PathLike[str]) -> ir.Model:
         return ir.load(path)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
-    except Exception as error:  # noqa: BLE001 - a malformed file fails anywhere in the parsers
+    except Exception as error:
         raise ModelError(f"{Path(path)}: not a readable ONNX model: {root_cause(error)}") from error
 
 
@@ -297,7 +298,7 @@ def _inlined(model: ir.Model) -> ir.Model:
 
     try:
         return InlinePass()(model.clone()).model
-    except Exception as error:  # noqa: BLE001 - the inliner has no error of its own
+    except Exception as error:
         raise ModelError(f"the model's functions cannot be inlined: {root_cause(error)}") from error
 
 

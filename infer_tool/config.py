@@ -220,6 +220,13 @@ class Verify(Talk, Source, Shapes, Data):
         default=None,
         metadata={"help": "Judge by signal to noise instead: at least this many dB."},
     )
+    target_cpu: str | None = field(
+        default=None,
+        metadata={
+            "help": "Also run the candidate as this processor would: avx2 saturates 8-bit products.",
+            "metavar": "CPU",
+        },
+    )
     seed: int = field(default=0, metadata={"help": "Seed of inputs made without --data.", "min": 0})
 
 
@@ -258,6 +265,11 @@ class Inspect(Talk):
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Talk):
     """What is installed and works here."""
+
+    ops: bool = field(
+        default=False,
+        metadata={"help": "List every operator and who computes it in the reference runtime."},
+    )
 
 
 COMMANDS: dict[str, type[Talk]] = {

@@ -19,7 +19,6 @@ from infer_runtime.arrays import (
 from infer_runtime.ops.special import erf
 from infer_runtime.registry import op
 
-
 _ZERO, _ONE, _INFINITE = np.float32(0), np.float32(1), np.float32(np.inf)
 
 
@@ -29,13 +28,13 @@ def Relu(X: Array) -> Array:
     # Clipping to an infinite limit is the fastest maximum that NumPy has.
     if is_numpy(X) and X.dtype == np.float32 and X.ndim:
         return X.clip(_ZERO, _INFINITE)
-    return namespace(X).maximum(X, number(0, X))  # type: ignore[no-any-return]
+    return namespace(X).maximum(X, number(0, X))
 
 
 @op("LeakyRelu", library="any")
 def LeakyRelu(X: Array, *, alpha: float = 0.01) -> Array:
     """x, or alpha * x below 0."""
-    return namespace(X).where(X < 0, X * number(alpha, X), X)  # type: ignore[no-any-return]
+    return namespace(X).where(X < 0, X * number(alpha, X), X)
 
 
 @op("PRelu", since=7, library="any")
@@ -48,7 +47,7 @@ def PRelu(X: Array, slope: Array) -> Array:
 def Elu(X: Array, *, alpha: float = 1.0) -> Array:
     """x, or alpha * (exp(x) - 1) below 0."""
     xp = namespace(X)
-    return xp.where(X < 0, number(alpha, X) * xp.expm1(xp.minimum(X, number(0, X))), X)  # type: ignore[no-any-return]
+    return xp.where(X < 0, number(alpha, X) * xp.expm1(xp.minimum(X, number(0, X))), X)
 
 
 @op("Selu", library="any")
@@ -63,21 +62,21 @@ def Selu(
 def Celu(X: Array, *, alpha: float = 1.0) -> Array:
     """x, or alpha * (exp(x / alpha) - 1) below 0."""
     xp, a, zero = namespace(X), number(alpha, X), number(0, X)
-    return xp.maximum(X, zero) + xp.minimum(a * xp.expm1(X / a), zero)  # type: ignore[no-any-return]
+    return xp.maximum(X, zero) + xp.minimum(a * xp.expm1(X / a), zero)
 
 
 @op("ThresholdedRelu", since=10, library="any")
 def ThresholdedRelu(X: Array, *, alpha: float = 1.0) -> Array:
     """x above alpha, else 0."""
-    return namespace(X).where(X > alpha, X, number(0, X))  # type: ignore[no-any-return]
+    return namespace(X).where(alpha < X, X, number(0, X))
 
 
 @op("Shrink", since=9, library="any")
 def Shrink(X: Array, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
     """x moved towards 0 by the bias outside of [-lambd, lambd], 0 inside."""
     xp = namespace(X)
-    inside = xp.where(X > lambd, X - bias, number(0, X))
-    return as_type(xp.where(X < -lambd, X + bias, inside), X.dtype)
+    inside = xp.where(lambd < X, X - bias, number(0, X))
+    return as_type(xp.where(-lambd > X, X + bias, inside), X.dtype)
 
 
 @op("Sigmoid", library="any")
@@ -90,7 +89,7 @@ def Sigmoid(X: Array) -> Array:
         return np.reciprocal(y, out=y) if y.ndim else np.reciprocal(y)
     xp = namespace(X)
     decay = xp.exp(-xp.abs(X))
-    return xp.where(X >= 0, number(1, X), decay) / (1 + decay)  # type: ignore[no-any-return]
+    return xp.where(X >= 0, number(1, X), decay) / (1 + decay)
 
 
 @op("HardSigmoid", library="any")
@@ -100,7 +99,7 @@ def HardSigmoid(X: Array, *, alpha: float = 0.2, beta: float = 0.5) -> Array:
     y = number(alpha, X) * X + number(beta, X)
     if xp is np and y.ndim:
         return y.clip(number(0, X), number(1, X))
-    return xp.minimum(xp.maximum(y, number(0, X)), number(1, X))  # type: ignore[no-any-return]
+    return xp.minimum(xp.maximum(y, number(0, X)), number(1, X))
 
 
 @op("HardSwish", since=14, library="any")
@@ -119,19 +118,19 @@ def Swish(X: Array, *, alpha: float = 1.0) -> Array:
 def Softplus(X: Array) -> Array:
     """log(1 + exp(x)) that does not overflow."""
     xp = namespace(X)
-    return xp.maximum(X, number(0, X)) + xp.log1p(xp.exp(-xp.abs(X)))  # type: ignore[no-any-return]
+    return xp.maximum(X, number(0, X)) + xp.log1p(xp.exp(-xp.abs(X)))
 
 
 @op("Softsign", library="any")
 def Softsign(X: Array) -> Array:
     """x / (1 + |x|)."""
-    return X / (1 + namespace(X).abs(X))  # type: ignore[no-any-return]
+    return X / (1 + namespace(X).abs(X))
 
 
 @op("Mish", since=18, library="any")
 def Mish(X: Array) -> Array:
     """x * tanh(Softplus(x))."""
-    return X * namespace(X).tanh(Softplus(X))  # type: ignore[no-any-return]
+    return X * namespace(X).tanh(Softplus(X))
 
 
 @op("Gelu", since=20, library="any")

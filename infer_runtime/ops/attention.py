@@ -110,13 +110,13 @@ def _heads(x: Array, count: int | None) -> Array:
         raise ValueError("inputs of rank 3 need q_num_heads and kv_num_heads")
     batch, length = x.shape[:2]
     split = x.reshape((batch, length, count, -1))
-    return namespace(x).permute_dims(split, (0, 2, 1, 3))  # type: ignore[no-any-return]
+    return namespace(x).permute_dims(split, (0, 2, 1, 3))
 
 
 def _shared(x: Array, q: Array) -> Array:
     """Each head of keys or values once for every query head that uses it."""
     times = q.shape[1] // x.shape[1]
-    return x if times == 1 else namespace(x).repeat(x, times, axis=1)  # type: ignore[no-any-return]
+    return x if times == 1 else namespace(x).repeat(x, times, axis=1)
 
 
 def _scores(q: Array, k: Array, scale: float | None) -> Array:
@@ -124,7 +124,7 @@ def _scores(q: Array, k: Array, scale: float | None) -> Array:
     half = math.sqrt(scale if scale is not None else 1 / math.sqrt(q.shape[3]))
     wide_q, wide_k = widened(q), _shared(widened(k), q)
     turned = xp.permute_dims(wide_k, (0, 1, 3, 2))
-    return xp.matmul(wide_q * number(half, wide_q), turned * number(half, wide_k))  # type: ignore[no-any-return]
+    return xp.matmul(wide_q * number(half, wide_q), turned * number(half, wide_k))
 
 
 def _in_precision(scores: Array, precision: int | None) -> Array:
@@ -143,9 +143,9 @@ def _softmax(scores: Array, bias: Array | None) -> Array:
     total = xp.sum(weights, axis=-1, keepdims=True)
     weights = weights / xp.where(total == 0, number(1, total), total)
     if bias is None:
-        return weights  # type: ignore[no-any-return]
+        return weights
     forbidden = xp.max(bias, axis=-1, keepdims=True) == -math.inf
-    return xp.where(forbidden, number(0, weights), weights)  # type: ignore[no-any-return]
+    return xp.where(forbidden, number(0, weights), weights)
 
 
 def _offset(q: Array, past_key: Array | None, lengths: Array | None) -> Array | int:
@@ -166,7 +166,7 @@ def _bias(q: Array, k: Array, mask: Array | None, masking: Masking) -> Array | N
         parts.append(xp.where(allowed, number(0, kind), number(-math.inf, kind)))
     if not parts:
         return None
-    return parts[0] if len(parts) == 1 else parts[0] + parts[1]  # type: ignore[no-any-return]
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
 def _additive(mask: Array, keys: int, q: Array) -> Array:
@@ -202,7 +202,7 @@ def _allowed(q: Array, keys: int, masking: Masking) -> Array | None:
     allowed: Any = rules[0]
     for rule in rules[1:]:
         allowed = allowed & rule
-    return allowed  # type: ignore[no-any-return]
+    return allowed
 
 
 @op("RotaryEmbedding", since=23, library="any")
@@ -231,4 +231,4 @@ def RotaryEmbedding(
     pair = [cos * a - sin * b, sin * a + cos * b]
     y = xp.stack(pair, axis=-1).reshape(turned.shape) if interleaved else xp.concat(pair, axis=-1)
     y = as_type(xp.concat([y, rest], axis=-1), X.dtype)
-    return y.reshape(X.shape) if flat else xp.permute_dims(y, (0, 2, 1, 3))  # type: ignore[no-any-return]
+    return y.reshape(X.shape) if flat else xp.permute_dims(y, (0, 2, 1, 3))

@@ -116,7 +116,7 @@ def Scan_8(
 
 
 def _turned(x: Array) -> Array:
-    return namespace(x).flip(x, axis=0)  # type: ignore[no-any-return]
+    return namespace(x).flip(x, axis=0)
 
 
 @op("SequenceMap", since=17, library="any")

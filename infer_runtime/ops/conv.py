@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_runtime.arrays import Array, check_room, as_type, beside_axis, widened
+from infer_runtime.arrays import Array, as_type, beside_axis, check_room, widened
 from infer_runtime.ops.convolve import convolve
 from infer_runtime.ops.window import Window, pad_spatial, window
 from infer_runtime.registry import op

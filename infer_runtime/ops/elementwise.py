@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infer_runtime.arrays import Array, check_room, as_type, is_integer, is_numpy, namespace, number
+from infer_runtime.arrays import Array, as_type, check_room, is_integer, is_numpy, namespace, number
 from infer_runtime.ops.special import erf
 from infer_runtime.registry import op
 
@@ -53,8 +53,8 @@ def _binary(name: str) -> Callable[[Array, Array], Array]:
         if is_numpy(a) and is_numpy(b):
             if a.size * b.size > _MANY and a.shape != b.shape:
                 check_room(np.broadcast_shapes(a.shape, b.shape), a.itemsize)
-            return on_numpy(a, b)  # type: ignore[no-any-return]
-        return getattr(namespace(a, b), name)(a, b)  # type: ignore[no-any-return]
+            return on_numpy(a, b)
+        return getattr(namespace(a, b), name)(a, b)
 
     return kernel
 
@@ -90,7 +90,7 @@ def Div(A: Array, B: Array) -> Array:
     """Quotient; integers round towards zero, as in C."""
     xp = namespace(A, B)
     if not is_integer(A.dtype):
-        return xp.divide(A, B)  # type: ignore[no-any-return]
+        return xp.divide(A, B)
     quotient = xp.floor_divide(A, B)
     inexact = (quotient * B != A) & (B != 0)
     return as_type(quotient + (inexact & ((A < 0) != (B < 0))), A.dtype)
@@ -100,7 +100,7 @@ def Div(A: Array, B: Array) -> Array:
 def Mod(A: Array, B: Array, *, fmod: int = 0) -> Array:
     """Remainder with the sign of the divisor, or of the dividend with `fmod`."""
     xp = namespace(A, B)
-    return xp.fmod(A, B) if fmod else xp.remainder(A, B)  # type: ignore[no-any-return]
+    return xp.fmod(A, B) if fmod else xp.remainder(A, B)
 
 
 @op("Pow", since=_BROADCASTS, library="any")
@@ -134,7 +134,7 @@ def IsInf(X: Array, *, detect_negative: int = 1, detect_positive: int = 1) -> Ar
 @op("Where", since=9, library="any")
 def Where(condition: Array, X: Array, Y: Array) -> Array:
     """X where the condition holds, else Y."""
-    return namespace(condition, X, Y).where(condition, X, Y)  # type: ignore[no-any-return]
+    return namespace(condition, X, Y).where(condition, X, Y)
 
 
 @op("Clip", since=11, library="any")
@@ -145,7 +145,7 @@ def Clip(X: Array, low: Array | None = None, high: Array | None = None) -> Array
         return X.clip(low, high)
     if low is not None:
         X = xp.maximum(X, low)
-    return X if high is None else xp.minimum(X, high)  # type: ignore[no-any-return]
+    return X if high is None else xp.minimum(X, high)
 
 
 @op("Clip", since=6, library="any")

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_runtime.arrays import (
-    Array, check_room, as_type, beside_axis, integer_like, ints, is_numpy, moved_axis, namespace,
-    positive_axes, scalar,
+    Array,
+    as_type,
+    beside_axis,
+    check_room,
+    integer_like,
+    ints,
+    is_numpy,
+    moved_axis,
+    namespace,
+    positive_axes,
+    scalar,
 )  # fmt: skip
 from infer_runtime.errors import UnsupportedOpError
 from infer_runtime.registry import op
@@ -30,13 +39,13 @@ def Gather(data: Array, indices: Array, *, axis: int = 0) -> Array:
     (axis,) = positive_axes([axis], data.ndim)
     places = _counted_from_front(indices, data.shape[axis])
     y = namespace(data).take(data, places.reshape(-1), axis=axis)
-    return y.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))  # type: ignore[no-any-return]
+    return y.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))
 
 
 def _counted_from_front(indices: Array, size: int) -> Array:
     xp = namespace(indices)
     wide = as_type(indices, xp.int64)
-    return xp.where(wide < 0, wide + size, wide)  # type: ignore[no-any-return]
+    return xp.where(wide < 0, wide + size, wide)
 
 
 @op("GatherElements", since=11, library="any")
@@ -86,7 +95,7 @@ def _scattered(data: Array, index: Any, updates: Array, reduction: str) -> Array
 def _scattered_tensor(data: Any, index: Any, updates: Any, reduction: str) -> Array:
     if reduction in {"none", "add"}:
         index = tuple(i.broadcast_to(updates.shape[: i.ndim]) for i in index)
-        return data.index_put(index, updates, accumulate=reduction == "add")  # type: ignore[no-any-return]
+        return data.index_put(index, updates, accumulate=reduction == "add")
     raise UnsupportedOpError(f"a scatter with reduction {reduction!r} has no gradient")
 
 
@@ -121,7 +130,7 @@ def OneHot(indices: Array, depth: Array, values: Array, *, axis: int = -1) -> Ar
     (axis,) = positive_axes([axis], rank)
     at = _counted_from_front(indices, count)
     hot = xp.expand_dims(at, axis=axis) == beside_axis(integer_like(range(count), at), axis, rank)
-    return xp.where(hot, values[1:], values[:1])  # type: ignore[no-any-return]
+    return xp.where(hot, values[1:], values[:1])
 
 
 @op("Compress", since=9, library="any")
@@ -131,7 +140,7 @@ def Compress(data: Array, condition: Array, *, axis: int | None = None) -> Array
         return np.compress(condition, data, axis=axis)
     (places,) = namespace(condition).nonzero(condition)
     flat, over = (data.reshape(-1), 0) if axis is None else (data, axis)
-    return namespace(data).take(flat, places, axis=over)  # type: ignore[no-any-return]
+    return namespace(data).take(flat, places, axis=over)
 
 
 @op("NonZero", since=9)
@@ -166,7 +175,7 @@ def _descending(X: Array, axis: int) -> Array:
     """Largest first; equals keep their order, so the flipped array is sorted and flipped back."""
     xp = namespace(X)
     order = xp.flip(xp.argsort(xp.flip(X, axis=axis), axis=axis, stable=True), axis=axis)
-    return X.shape[axis] - 1 - order  # type: ignore[no-any-return]
+    return X.shape[axis] - 1 - order
 
 
 @op("TopK", library="any")

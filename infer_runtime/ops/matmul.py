@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from infer_runtime.arrays import Array, check_room, as_type, namespace, number, widened
+from infer_runtime.arrays import Array, as_type, check_room, namespace, number, widened
 from infer_runtime.registry import op
 
 

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
     import onnx
 
+_MODULES = {
+    "": "",
+    "ai.onnx.ml": ".aionnxml",
+    "ai.onnx.preview": ".aionnx_preview",
+    "ai.onnx.preview.training": ".aionnx_preview_training",
+}
 _LARGEST_OPSET = 1 << 20
 _LOAD_ERRORS = (NotImplementedError, RuntimeError, TypeError, ValueError, KeyError, AttributeError)
 
@@ -46,6 +52,23 @@ def bind(node: ir.Node, opset: int) -> Callable[..., Any]:
     return compute
 
 
+def can_delegate(domain: str, name: str) -> bool:
+    """Does the package define the operator (not: every version and type of it)?"""
+    from importlib import import_module
+
+    from onnx.reference.op_run import RuntimeContextError
+
+    if domain not in _MODULES:
+        return False
+    try:
+        import_module(f"onnx.reference.ops{_MODULES[domain]}").load_op(domain, name, None)
+    except RuntimeContextError:
+        return True  # a definition that depends on the types of its inputs
+    except _LOAD_ERRORS:
+        return False
+    return True
+
+
 def _as_ours(value: Any) -> Any:
     """Strings are arrays of objects, which do not cut long ones off."""
     is_text = isinstance(value, np.ndarray) and value.dtype.kind == "U"
@@ -55,7 +78,8 @@ def _as_ours(value: Any) -> Any:
 def _refusal(node: ir.Node, domain: str, opset: int) -> str:
     import onnx
 
-    if not isinstance(node.op_type, str):
+    name: object = node.op_type  # bytes, when a file holds no valid text
+    if not isinstance(name, str):
         return "its name is not text"
     if opset < 1 or opset > _LARGEST_OPSET:
         return "there is no such opset"

@@ -111,7 +111,7 @@ def _sum(taps: Any) -> Array:
     total = next(taps).copy()
     for tap in taps:
         total += tap
-    return total  # type: ignore[no-any-return]
+    return total
 
 
 @op("LpPool", since=2)

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_runtime.arrays import (
-    Array, as_type, beside_axis, integer_like, ints, is_integer, namespace, number, positive_axes, widened,
+    Array,
+    as_type,
+    beside_axis,
+    integer_like,
+    ints,
+    is_integer,
+    namespace,
+    number,
+    positive_axes,
+    widened,
 )  # fmt: skip
 from infer_runtime.registry import op
 
@@ -19,17 +28,17 @@ if TYPE_CHECKING:
 
 
 def _sum(x: Array, axis: Axes, keepdims: bool) -> Array:
-    return namespace(x).sum(x, axis=axis, keepdims=keepdims)  # type: ignore[no-any-return]
+    return namespace(x).sum(x, axis=axis, keepdims=keepdims)
 
 
 def _log_sum_exp(x: Array, axis: Axes, keepdims: bool) -> Array:
     xp = namespace(x)
     if not math.prod(x.shape):
-        return xp.log(_sum(x, axis, keepdims))  # type: ignore[no-any-return]
+        return xp.log(_sum(x, axis, keepdims))
     top = xp.max(x, axis=axis, keepdims=True)
     base = xp.where(xp.isfinite(top), top, number(0, top))
     total = xp.log(xp.sum(xp.exp(x - base), axis=axis, keepdims=True)) + base
-    return total if keepdims else xp.squeeze(total, axis=axis)  # type: ignore[no-any-return]
+    return total if keepdims else xp.squeeze(total, axis=axis)
 
 
 def _max(x: Array, axis: Axes, keepdims: bool) -> Any:
@@ -161,4 +170,4 @@ def _cumulative(name: str, x: Array, axis: int, exclusive: int, reverse: int, fi
         y = xp.roll(y, 1, axis=axis)
         places = beside_axis(integer_like(range(x.shape[axis]), x), axis, x.ndim)
         y = xp.where(places == 0, number(first, x), y)
-    return xp.flip(y, axis=axis) if reverse else y  # type: ignore[no-any-return]
+    return xp.flip(y, axis=axis) if reverse else y

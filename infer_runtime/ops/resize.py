@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infer_runtime.arrays import (
-    Array, check_room, as_type, beside_axis, integer_like, is_integer, like, namespace, number, positive_axes,
+    Array,
+    as_type,
+    beside_axis,
+    check_room,
+    integer_like,
+    is_integer,
+    like,
+    namespace,
+    number,
+    positive_axes,
     widened,
 )  # fmt: skip
 from infer_runtime.registry import op
@@ -156,7 +165,7 @@ def _coordinates(line: Axis, transform: str) -> Array:
 def _sample(x: Array, axis: int, at: Array, line: Axis, how: Filter) -> Array:
     if how.mode == "nearest":
         index = np.clip(_nearest(at, how.nearest), 0, line.size - 1)
-        return namespace(x).take(x, integer_like(index, x), axis=axis)  # type: ignore[no-any-return]
+        return namespace(x).take(x, integer_like(index, x), axis=axis)
     places, weights = _filter_taps(at, line, how)
     inside = np.clip(places, 0, line.size - 1)
     xp, y = namespace(x), None

@@ -177,7 +177,7 @@ def _input_bias(bias: Array, summed: int | None) -> Array:
     first, second = bias[:n], bias[n:]
     if summed is None:
         return first + second
-    return xp.concat([first[:summed] + second[:summed], first[summed:]])  # type: ignore[no-any-return]
+    return xp.concat([first[:summed] + second[:summed], first[summed:]])
 
 
 def _parts(x: Array, count: int) -> list[Array]:
@@ -212,7 +212,7 @@ def _walk(
 
 
 def _clipped(x: Array, limit: float | None) -> Array:
-    return x if limit is None else namespace(x).clip(x, -limit, limit)  # type: ignore[no-any-return]
+    return x if limit is None else namespace(x).clip(x, -limit, limit)
 
 
 def _functions(

@@ -10,7 +10,16 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.arrays import (
-    Array, check_room, integer_like, ints, is_numpy, moved_axis, namespace, number, positive_axes, scalar,
+    Array,
+    check_room,
+    integer_like,
+    ints,
+    is_numpy,
+    moved_axis,
+    namespace,
+    number,
+    positive_axes,
+    scalar,
 )  # fmt: skip
 from infer_runtime.registry import op
 
@@ -74,7 +83,7 @@ def Reshape(data: Array, shape: Array, *, allowzero: int = 0) -> Array:
 def Transpose(data: Array, *, perm: Sequence[int] | None = None) -> Array:
     """Axes in the order `perm`, reversed without it."""
     order = tuple(perm) if perm else tuple(range(data.ndim))[::-1]
-    return data.transpose(order) if is_numpy(data) else namespace(data).permute_dims(data, order)  # type: ignore[no-any-return]
+    return data.transpose(order) if is_numpy(data) else namespace(data).permute_dims(data, order)
 
 
 @op("Flatten", library="any")
@@ -91,7 +100,7 @@ def Squeeze(data: Array, axes: Array | None = None) -> Array:
         over = tuple(i for i, n in enumerate(data.shape) if n == 1)
     else:
         over = positive_axes(ints(axes), data.ndim)
-    return namespace(data).squeeze(data, axis=over)  # type: ignore[no-any-return]
+    return namespace(data).squeeze(data, axis=over)
 
 
 @op("Squeeze", library="any")
@@ -124,7 +133,7 @@ def _with_axes(data: Array, axes: tuple[int, ...]) -> Array:
 @op("Concat", since=4, library="any")
 def Concat(*inputs: Array, axis: int) -> Array:
     """The inputs one after the other along the axis."""
-    return namespace(*inputs).concat(inputs, axis=axis)  # type: ignore[no-any-return]
+    return namespace(*inputs).concat(inputs, axis=axis)
 
 
 @op("Split", since=13, library="any")
@@ -206,14 +215,14 @@ def Expand(data: Array, shape: Array) -> Array:
     """Broadcast to the shape, in both directions."""
     target = np.broadcast_shapes(tuple(data.shape), ints(shape))
     check_room(target, data.dtype.itemsize)
-    return namespace(data).broadcast_to(data, target)  # type: ignore[no-any-return]
+    return namespace(data).broadcast_to(data, target)
 
 
 @op("Tile", since=6, library="any")
 def Tile(data: Array, repeats: Array) -> Array:
     """Each axis repeated as a whole."""
     check_room((*data.shape, *ints(repeats)), data.dtype.itemsize)
-    return namespace(data).tile(data, ints(repeats))  # type: ignore[no-any-return]
+    return namespace(data).tile(data, ints(repeats))
 
 
 @op("Pad", since=11, library="any")
@@ -267,9 +276,9 @@ def _padded_axis(
         value = number(0, data) if constant_value is None else constant_value.reshape(-1)[0]
         ends = [[n if i == axis else d for i, d in enumerate(data.shape)] for n in pair]
         before, after = (xp.broadcast_to(value, end) for end in ends)
-        return xp.concat([before, data, after], axis=axis)  # type: ignore[no-any-return]
+        return xp.concat([before, data, after], axis=axis)
     places = np.pad(np.arange(size), pair, mode=mode)  # type: ignore[call-overload]
-    return xp.take(data, integer_like(places, data), axis=axis)  # type: ignore[no-any-return]
+    return xp.take(data, integer_like(places, data), axis=axis)
 
 
 @op("Pad", since=2, library="any")
@@ -301,7 +310,7 @@ def Trilu(data: Array, k: Array | None = None, *, upper: int = 1) -> Array:
     """The upper or lower triangle, zeros elsewhere."""
     diagonal = 0 if k is None else scalar(k)
     xp = namespace(data)
-    return xp.triu(data, k=diagonal) if upper else xp.tril(data, k=diagonal)  # type: ignore[no-any-return]
+    return xp.triu(data, k=diagonal) if upper else xp.tril(data, k=diagonal)
 
 
 @op("DepthToSpace", library="any")

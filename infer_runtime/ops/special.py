@@ -27,7 +27,10 @@ _SINGLE_T = np.float32(0.3275911)
 
 
 def erf(x: Array) -> Array:
-    """The error function of every element, absolute error below 1e-12 (float64) or 3e-7 (float32)."""
+    """The error function of every element, in its dtype.
+
+    The absolute error is below 1e-12 for float64, below 3e-7 for float32.
+    """
     if not is_numpy(x):
         import torch
 

@@ -7,7 +7,8 @@ import platform
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from infer_runtime.registry import known_ops
+from infer_runtime.ops.onnx_fallback import can_delegate
+from infer_runtime.registry import has_gradients, known_ops
 from infer_tool.engines import available_engines
 from infer_tool.ledger import new_report, package_versions
 from infer_tool.report.write import check_report_folder
@@ -42,8 +43,34 @@ def run(config: Doctor, ui: Terminal) -> Report:  # noqa: ARG001 - every command
         "columns": ["operators of the reference runtime", "count"],
         "rows": [["kernels of our own", own], ["others", "by the onnx package, where it can"]],
     }
+    if config.ops:
+        report.details["All operators"] = {
+            "columns": ["operator", "computed by", "torch, gradients"],
+            "rows": _operators(),
+        }
     report.details["Engines"] = {"columns": ["engine", "here", "fix"], "rows": _engines()}
     return report
+
+
+def _operators() -> list[list[Any]]:
+    """Kernels of our own, then what the onnx package computes."""
+    import onnx
+
+    own = known_ops()
+    rows = [
+        [_shown(domain, name), "own kernel", "yes" if has_gradients(domain, name) else "no"]
+        for domain, name in own
+    ]
+    for schema in sorted(onnx.defs.get_all_schemas(), key=lambda s: (s.domain, s.name)):
+        if (schema.domain, schema.name) not in own:
+            delegated = can_delegate(schema.domain, schema.name)
+            computed_by = "the onnx package" if delegated else "nobody: refused"
+            rows.append([_shown(schema.domain, schema.name), computed_by, "no"])
+    return rows
+
+
+def _shown(domain: str, name: str) -> str:
+    return f"{domain}::{name}" if domain else name
 
 
 def _sources() -> list[list[Any]]:

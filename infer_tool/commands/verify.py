@@ -8,6 +8,7 @@ from infer_runtime import Session
 from infer_runtime.errors import MismatchError, UsageError
 from infer_tool.data import open_dataset
 from infer_tool.engines import open_engine
+from infer_tool.engines.reference import ReferenceEngine
 from infer_tool.evaluate import feed_batch, full_batches
 from infer_tool.ledger import new_report, stage
 from infer_tool.report.model import OutputCheck
@@ -18,6 +19,7 @@ from passes.compare import Difference, compare_outputs
 if TYPE_CHECKING:
     from infer_runtime import TensorInfo
     from infer_tool.config import Verify
+    from infer_tool.engines import Engine
     from infer_tool.importers import Imported
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
@@ -47,8 +49,13 @@ def run(config: Verify, ui: Terminal) -> Report:
     feeds = _feeds(config, inputs)
     engines = installed_engines() if config.engine == "auto" else [config.engine]
     wanted = _reference_outputs(ui, reference, feeds)
+    # An ONNX file runs as it is; what came from elsewhere runs as it was imported.
+    subject = (candidate.path if candidate.kind == "onnx" else None) or candidate.model
     for name in engines:
-        _compare(report, ui, config, candidate, name, feeds, wanted)
+        _compare(report, ui, config, open_engine(name, subject), name, feeds, wanted)
+    if config.target_cpu is not None:
+        target = ReferenceEngine(subject, target_cpu=config.target_cpu)
+        _compare(report, ui, config, target, f"reference as {config.target_cpu}", feeds, wanted)
     _judge(report, config)
     return report
 
@@ -92,7 +99,7 @@ def _compare(
     report: Report,
     ui: Terminal,
     config: Verify,
-    candidate: Imported,
+    engine: Engine,
     name: str,
     feeds: list[dict[str, Any]],
     wanted: list[dict[str, Any]],
@@ -102,9 +109,6 @@ def _compare(
         ui.step(f"run the candidate on {name}", len(feeds)) as advance,
         stage(report, f"run:{name}"),
     ):
-        # An ONNX file runs as it is; what came from elsewhere runs as it was imported.
-        as_it_is = candidate.path if candidate.kind == "onnx" else None
-        engine = open_engine(name, as_it_is or candidate.model)
         for feed, expected in zip(feeds, wanted, strict=True):
             got = _aligned(report, expected, engine.run(feed))
             for output, found in compare_outputs(expected, got).items():

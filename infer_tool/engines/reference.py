@@ -20,9 +20,9 @@ class ReferenceEngine:
 
     name = "reference"
 
-    def __init__(self, model: str | Path | ir.Model) -> None:
+    def __init__(self, model: str | Path | ir.Model, *, target_cpu: str | None = None) -> None:
         self.version = version()
-        self._session = Session(model)
+        self._session = Session(model, target_cpu=target_cpu)
         self.inputs = self._session.inputs
         self.outputs = self._session.outputs
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
@@ -255,6 +256,32 @@ def test_doctor(cli) -> None:
     assert outcome.status == 0
     for words in ("onnxruntime", "reference", ".pt2"):
         assert words in outcome.out
+
+
+def test_doctor_lists_operators(cli) -> None:
+    outcome = cli("doctor", "--ops", "--json")
+    rows = {row[0]: row[1:] for row in json.loads(outcome.out)["details"]["All operators"]["rows"]}
+    assert rows["Conv"] == ["own kernel", "yes"]
+    assert rows["QLinearConv"] == ["own kernel", "no"]
+    assert rows["GridSample"] == ["the onnx package", "no"]
+    assert rows["ai.onnx.preview.training::Gradient"] == ["nobody: refused", "no"]
+
+
+def test_verify_as_another_processor(cli, tmp_path: Path) -> None:
+    """Full-range weights and bright inputs: exact here, clipped at 16 bits without VNNI."""
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    g (float[1,4] x) => (float[1,1] y) <float s = {0.01}, uint8 z = {0}, int8[4,1] w = {127, 127, 127, 127},
+      float t = {0.1}, int8 zw = {0}> {
+      q = QuantizeLinear(x, s, z)  a = DequantizeLinear(q, s, z)  b = DequantizeLinear(w, t, zw)  y = MatMul(a, b) }"""
+    model = tmp_path / "m.onnx"
+    ir.save(ir.from_onnx_text(text), model)
+    np.savez(tmp_path / "d.npz", x=np.full((2, 4), 2.5, np.float32))
+    data = ("--data", str(tmp_path / "d.npz"), "--engine", "reference")
+    assert cli("verify", str(model), str(model), *data).status == 0
+    outcome = cli("verify", str(model), str(model), *data, "--target-cpu", "avx2")
+    assert outcome.status == 4
+    assert "reference as avx2 differs" in outcome.err
+    assert cli("verify", str(model), str(model), "--target-cpu", "mips").status == 2
 
 
 def test_help_imports_nothing_heavy() -> None:

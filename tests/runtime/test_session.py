@@ -192,16 +192,16 @@ def test_only_what_is_asked_for_is_computed() -> None:
 
 
 def test_an_unknown_operator_names_those_that_are_close() -> None:
-    with pytest.raises(UnsupportedOpError, match="close to it: .*LayerNormalization"):
+    with pytest.raises(UnsupportedOpError, match=r"close to it: .*LayerNormalization"):
         session("""<ir_version: 10, opset_import: ["": 20]>
             g (float[1] x) => (float[1] y) { y = LayerNorm(x) }""")
 
 
 def test_a_missing_input_and_a_missing_attribute() -> None:
-    with pytest.raises(ModelError, match="Add.*input 'b' is missing"):
+    with pytest.raises(ModelError, match=r"Add.*input 'b' is missing"):
         session("""<ir_version: 10, opset_import: ["": 20]>
             g (float[1] x) => (float[1] y) { y = Add(x) }""")
-    with pytest.raises(ModelError, match="Concat.*attribute 'axis' is missing"):
+    with pytest.raises(ModelError, match=r"Concat.*attribute 'axis' is missing"):
         session("""<ir_version: 10, opset_import: ["": 20]>
             g (float[1] x) => (float[1] y) { y = Concat(x, x) }""")
 
