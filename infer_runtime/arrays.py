@@ -79,7 +79,7 @@ def is_integer(dtype: Any) -> bool:
 
 def widened(x: Array) -> Array:
     """`x` in the type to accumulate in: float32 for narrow floats, else as it is."""
-    if x.dtype is _SINGLE or not is_narrow(x.dtype):
+    if x.dtype == _SINGLE or not is_narrow(x.dtype):
         return x
     xp = namespace(x)
     return as_type(x, xp.float32)

@@ -38,6 +38,7 @@ def bind(node: ir.Node, opset: int, library: Library = "numpy") -> Callable[...,
         ModelError: a required input or attribute is missing.
 
     """
+    node = _with_known_type(node)
     kernel = find_kernel(node.domain, node.op_type, opset)
     if kernel is None:
         compute = _delegated(node, opset)
@@ -51,6 +52,17 @@ def bind(node: ir.Node, opset: int, library: Library = "numpy") -> Callable[...,
     from infer_runtime.torch_library import through_numpy
 
     return through_numpy(compute, describe(node))
+
+
+def _with_known_type(node: ir.Node) -> ir.Node:
+    """CastLike towards a declared type is a Cast, which can be folded."""
+    if node.op_type != "CastLike" or node.domain or len(node.inputs) != 2:
+        return node
+    like = node.inputs[1]
+    if like is None or like.dtype is None or node.inputs[0] is None:
+        return node
+    attributes = [ir.AttrInt64("to", like.dtype.value), *node.attributes.values()]
+    return ir.Node("", "Cast", [ir.Value(name="x")], attributes, name=node.name, num_outputs=1)
 
 
 def _delegated(node: ir.Node, opset: int) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from infer_runtime.arrays import Array, as_type, beside_axis, namespace, number, widened
+from infer_runtime.arrays import Array, as_type, beside_axis, is_numpy, namespace, number, widened
 from infer_runtime.registry import op
 
 if TYPE_CHECKING:
@@ -89,8 +89,16 @@ def _normalise_channels(
 ) -> Array:
     s, b, m, v = (widened(p) for p in (scale, B, mean, var))
     factor = s / namespace(v).sqrt(v + number(epsilon, v))
-    y = widened(X) * beside_axis(factor, 1, X.ndim) + beside_axis(b - m * factor, 1, X.ndim)
-    return as_type(y, X.dtype)
+    y = widened(X) * beside_axis(factor, 1, X.ndim)
+    return as_type(_added(y, beside_axis(b - m * factor, 1, X.ndim)), X.dtype)
+
+
+def _added(y: Array, other: Array) -> Array:
+    """The sum; in place on NumPy, where `y` belongs to the caller."""
+    if is_numpy(y) and y.ndim:
+        y += other
+        return y
+    return y + other
 
 
 def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:
@@ -107,8 +115,8 @@ def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Arra
 def InstanceNormalization(X: Array, scale: Array, B: Array, *, epsilon: float = 1e-5) -> Array:
     """Normalise each channel of each sample."""
     y, _, _ = _standardised(widened(X), tuple(range(2, X.ndim)), epsilon)
-    y = y * beside_axis(widened(scale), 1, X.ndim) + beside_axis(widened(B), 1, X.ndim)
-    return as_type(y, X.dtype)
+    y = y * beside_axis(widened(scale), 1, X.ndim)
+    return as_type(_added(y, beside_axis(widened(B), 1, X.ndim)), X.dtype)
 
 
 @op("LayerNormalization", since=17, library="any")
@@ -127,7 +135,7 @@ def LayerNormalization(
     y, mean, inverse = _standardised(widened(X), axes, epsilon)
     y = y * widened(scale)
     if B is not None:
-        y = y + widened(B)
+        y = _added(y, widened(B))
     return as_type(y, X.dtype), mean, inverse
 
 

@@ -21,15 +21,20 @@ _NEAR = 0.46875  # Cody's border between the two approximations
 _FLAT = 6.0  # 1 - erf(6) is below the float64 epsilon
 
 
-# M. Abramowitz and I. Stegun, Handbook of Mathematical Functions, 7.1.26: error below 1.5e-7.
-_SINGLE_P = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592, 0.0)
-_SINGLE_T = np.float32(0.3275911)
+# For float32, erf(x) = x P(x^2) / Q(x^2) up to the border from which on it is one. Fitted by
+# iterated linear least squares (Sanathanan and Koerner, Transfer function synthesis as a ratio of
+# two complex polynomials, 1963) on Chebyshev points; largest error 2e-8 before rounding.
+_SINGLE_P = (2.048721447805147e-06, 2.8588963123911735e-04, 3.795460352849452e-03,
+             5.283742425850786e-02, 1.9105746246514957e-01, 1.12837908788998)  # fmt: skip
+_SINGLE_Q = (3.813191970403333e-05, 1.1705003131185644e-03, 1.5026993877654578e-02,
+             1.1438120526612569e-01, 5.026525203583471e-01, 1.0)  # fmt: skip
+_SINGLE_END, _ONE = np.float32(3.92), np.float32(1)
 
 
 def erf(x: Array) -> Array:
     """The error function of every element, in its dtype.
 
-    The absolute error is below 1e-12 for float64, below 3e-7 for float32.
+    The absolute error is below 1e-12 for float64, below 5e-7 for float32.
     """
     if not is_numpy(x):
         import torch
@@ -47,14 +52,12 @@ def erf(x: Array) -> Array:
 
 def _erf_of_float32(x: Array) -> Array:
     """The same in single precision: fewer terms, all of them in place."""
-    size = np.abs(x)
-    far = _polynomial(_SINGLE_P, np.reciprocal(_SINGLE_T * size + np.float32(1)))
-    far *= np.exp(-size * size)
-    np.subtract(np.float32(1), far, out=far)
-    square = np.minimum(size, np.float32(_NEAR)) ** 2
-    near = size * _polynomial(_NEAR_P, square)
-    near /= _polynomial(_NEAR_Q, square)
-    return np.copysign(np.where(size <= _NEAR, near, far), x)
+    inside = x.clip(-_SINGLE_END, _SINGLE_END)
+    square = inside * inside
+    y = _polynomial(_SINGLE_P, square)
+    y *= inside
+    y /= _polynomial(_SINGLE_Q, square)
+    return y.clip(-_ONE, _ONE, out=y)
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:

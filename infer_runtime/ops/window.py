@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,28 @@ def window(
         ValueError: the kernel does not fit into the padded input.
 
     """
+    return _window(
+        tuple(size),
+        tuple(kernel),
+        None if strides is None else tuple(strides),
+        None if dilations is None else tuple(dilations),
+        None if pads is None else tuple(pads),
+        auto_pad,
+        ceil_mode,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _window(
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...] | None,
+    dilations: tuple[int, ...] | None,
+    pads: tuple[int, ...] | None,
+    auto_pad: str,
+    ceil_mode: int,
+) -> Window:
+    """The same; a model meets the same geometry on every run."""
     rank = len(size)
     strides = tuple(strides or [1] * rank)
     dilations = tuple(dilations or [1] * rank)
