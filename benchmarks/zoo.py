@@ -109,10 +109,11 @@ def _page(height: int, width: int) -> np.ndarray:
 
 
 def _sound(samples: int) -> np.ndarray:
-    """A tone with overtones, [1, samples], at 22 kHz."""
+    """A tone with overtones and some noise, [1, samples], at 22 kHz."""
     t = np.arange(samples) / 22050
     tone = sum(np.sin(2 * np.pi * 220 * k * t) / k for k in range(1, 5))
-    return (0.2 * np.asarray(tone)[None]).astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 0.01, samples)
+    return (0.2 * np.asarray(tone) + noise).astype(np.float32)[None]
 
 
 def _words(count: int) -> np.ndarray:

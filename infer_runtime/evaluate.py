@@ -38,7 +38,9 @@ def bind(node: ir.Node, opset: int, library: Library = "numpy") -> Callable[...,
         ModelError: a required input or attribute is missing.
 
     """
-    node = _with_known_type(node)
+    if reads_only_first(node):
+        cast = bind(_cast_of(node), opset, library)
+        return lambda x, *_: cast(x)
     kernel = find_kernel(node.domain, node.op_type, opset)
     if kernel is None:
         compute = _delegated(node, opset)
@@ -54,13 +56,19 @@ def bind(node: ir.Node, opset: int, library: Library = "numpy") -> Callable[...,
     return through_numpy(compute, describe(node))
 
 
-def _with_known_type(node: ir.Node) -> ir.Node:
-    """CastLike towards a declared type is a Cast, which can be folded."""
-    if node.op_type != "CastLike" or node.domain or len(node.inputs) != 2:
-        return node
+def reads_only_first(node: ir.Node) -> bool:
+    """Is this a CastLike towards a declared type, which needs no value of its second input?"""
+    if node.op_type != "CastLike" or standard_domain(node.domain) or len(node.inputs) != 2:
+        return False
     like = node.inputs[1]
-    if like is None or like.dtype is None or node.inputs[0] is None:
-        return node
+    return like is not None and like.dtype is not None and node.inputs[0] is not None
+
+
+def _cast_of(node: ir.Node) -> ir.Node:
+    """The Cast that a CastLike towards a declared type is."""
+    like = node.inputs[1]
+    assert like is not None
+    assert like.dtype is not None
     attributes = [ir.AttrInt64("to", like.dtype.value), *node.attributes.values()]
     return ir.Node("", "Cast", [ir.Value(name="x")], attributes, name=node.name, num_outputs=1)
 

@@ -10,7 +10,14 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import InferError, ModelError, UnsupportedOpError
-from infer_runtime.evaluate import VALUE_ERRORS, bind, describe, outputs_of, settled
+from infer_runtime.evaluate import (
+    VALUE_ERRORS,
+    bind,
+    describe,
+    outputs_of,
+    reads_only_first,
+    settled,
+)
 from infer_runtime.program import Program
 
 if TYPE_CHECKING:
@@ -192,6 +199,8 @@ def _steps(
 
 def _step(node: ir.Node, setting: Setting, visible: frozenset[str]) -> Step:
     names = tuple(None if v is None or not v.name else v.name for v in node.inputs)
+    if reads_only_first(node):
+        names = names[:1]
     plans = {k: Plan(g, setting, visible) for k, g in _subgraphs(node)}
     compute = setting.bind(node, _opset(node, setting.opsets))
     outputs = tuple(_name(o) for o in node.outputs)
