@@ -223,7 +223,7 @@ class Verify(Talk, Source, Shapes, Data):
     target_cpu: str | None = field(
         default=None,
         metadata={
-            "help": "Also run the candidate as this processor would: avx2 saturates 8-bit products.",
+            "help": "Also run the candidate as this processor would (avx2 saturates products).",
             "metavar": "CPU",
         },
     )
