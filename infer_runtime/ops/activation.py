@@ -151,7 +151,12 @@ def Softmax(X: Array, *, axis: int = -1) -> Array:
     """exp(x) over its sum along the axis; the maximum is taken off first."""
     x = widened(X)
     xp = namespace(x)
-    weights = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    weights = x - xp.max(x, axis=axis, keepdims=True)
+    if xp is np and weights.ndim:
+        np.exp(weights, out=weights)
+        weights /= weights.sum(axis=axis, keepdims=True)
+        return as_type(weights, X.dtype)
+    weights = xp.exp(weights)
     return as_type(weights / xp.sum(weights, axis=axis, keepdims=True), X.dtype)
 
 

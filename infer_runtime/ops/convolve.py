@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from infer_runtime.ops.window import Window
 
 # Work buffers of about this size stay in the cache.
-_BUFFER_BYTES = 1 << 21
+_BUFFER_BYTES = 1 << 20
 # A depthwise row is computed in pieces of about this many outputs.
 _PIECE = 14
 # Kernels at least this wide are cheaper as matrices with the kernel repeated along a diagonal.
@@ -104,8 +104,7 @@ def _by_diagonals(x: Array, w: Array, where: Window, group: int) -> Array:
     """
     m, c = w.shape[0] // group, w.shape[1]
     length = where.out[-1]
-    pieces = max(1, round(length / max(_PIECE, where.kernel[-1])))
-    piece = -(-length // pieces)
+    piece = _piece(length, max(_PIECE, where.kernel[-1]))
     pieces = -(-length // piece)
     span = (piece - 1) * where.strides[-1] + (where.kernel[-1] - 1) * where.dilations[-1] + 1
     missing = (pieces - 1) * piece * where.strides[-1] + span - x.shape[-1]
@@ -125,6 +124,14 @@ def _by_diagonals(x: Array, w: Array, where: Window, group: int) -> Array:
         y[n, first:last] = found.transpose(0, 3, 1, 2, 4)
     y = y.reshape(x.shape[0], group * m, *where.out[:-1], pieces * piece)
     return y if pieces * piece == length else np.ascontiguousarray(y[..., :length])
+
+
+def _piece(length: int, wanted: int) -> int:
+    """About the wanted length; one that divides the row, where there is one."""
+    even = [n for n in range(wanted // 2, 2 * wanted + 1) if length % n == 0]
+    if even:
+        return min(even, key=lambda n: abs(n - wanted))
+    return -(-length // max(1, round(length / wanted)))
 
 
 def _bands(w: Array, group: int, piece: int, span: int, where: Window) -> Array:
