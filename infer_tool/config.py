@@ -144,7 +144,17 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert(Talk, Output, Source, Shapes, SizeGate, OptimizeConfig):
+class Explain:
+    """What the passes did."""
+
+    explain: bool = field(
+        default=False,
+        metadata={"help": "Show what each pass changed, what it refused to change, and why."},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Talk, Output, Source, Shapes, SizeGate, Explain, OptimizeConfig):
     """Any source to optimised, verified ONNX."""
 
     source: str = field(
@@ -160,13 +170,10 @@ class Convert(Talk, Output, Source, Shapes, SizeGate, OptimizeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimize(Talk, Output, Shapes, SizeGate, OptimizeConfig):
+class Optimize(Talk, Output, Shapes, SizeGate, Explain, OptimizeConfig):
     """Exact graph passes; the outputs stay the same."""
 
     model: str = field(metadata={"help": "An ONNX file.", "positional": True})
-    explain: bool = field(
-        default=False, metadata={"help": "Show what each pass refused to change, and why."}
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

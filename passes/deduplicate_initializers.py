@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from passes.base import Outcome, Pass
+from passes.base import CLEANING, Outcome, Pass
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,6 +21,7 @@ class DeduplicateInitializers(Pass):
     """
 
     name: ClassVar[str] = "deduplicate-initializers"
+    level: ClassVar[int] = CLEANING
 
     def apply(self, model: ir.Model) -> Outcome:
         """Per graph: a subgraph does not reach into another one."""

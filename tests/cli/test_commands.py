@@ -289,3 +289,21 @@ def test_version_and_no_arguments(cli) -> None:
 def test_api_names_the_close_option(tiny, tmp_path) -> None:
     with pytest.raises(Exception, match="did you mean 'scheme'"):
         quantize(tiny, tmp_path / "q.onnx", shceme="int8")
+
+
+def test_levels_and_explanations(cli, samples, tmp_path) -> None:
+    source, output = samples / "digits_cnn.onnx", tmp_path / "m.onnx"
+    nodes = []
+    for level in range(3):
+        outcome = cli("optimize", source, "-o", output, "--force", "--level", level, "--json")
+        assert outcome.status == 0, outcome.err
+        nodes.append(json.loads(outcome.out)["artifact"]["nodes"])
+    assert nodes[0] == json.loads(outcome.out)["source"]["nodes"] > nodes[2]
+    folds = next(s for s in json.loads(outcome.out)["stages"] if s["name"] == "fold-batchnorm")
+    assert len(folds["fired"]) == folds["options"]["changes"] > 0
+    shown = cli("optimize", source, "-o", output, "--force", "--explain").out
+    assert "Changed" in shown
+    assert "BatchNormalization)" in shown
+    outcome = cli("optimize", source, "-o", output, "--force", "--level", 4)
+    assert outcome.status == 2
+    assert "--level 4: expected at most 3" in outcome.err
