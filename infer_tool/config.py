@@ -255,11 +255,18 @@ class Bench(Talk, Shapes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(Talk):
-    """Operators, shapes, parameters, MACs and bytes of a model."""
+class Inspect(Talk, Shapes):
+    """Operators, shapes, parameters, MACs, bytes and memory of a model."""
 
     model: str = field(metadata={"help": "An ONNX file.", "positional": True})
     layers: bool = field(default=False, metadata={"help": "One row for each node."})
+    memory: bool = field(
+        default=False,
+        metadata={
+            "help": "Plan the memory of the values: the largest live set, the smallest arena. "
+            "Inputs with dynamic dimensions need --shape."
+        },
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

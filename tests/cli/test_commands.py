@@ -307,3 +307,23 @@ def test_levels_and_explanations(cli, samples, tmp_path) -> None:
     outcome = cli("optimize", source, "-o", output, "--force", "--level", 4)
     assert outcome.status == 2
     assert "--level 4: expected at most 3" in outcome.err
+
+
+def test_inspect_memory(cli, tiny, samples) -> None:
+    outcome = cli("inspect", tiny, "--memory")
+    assert outcome.status == 2
+    assert "'x' has no fixed size, it is Nx4; give one with --shape x:1x..." in outcome.err
+    arguments = ["--memory", "--shape", "x:3x4", "--json"]
+    document = json.loads(cli("inspect", tiny, *arguments).out)
+    rows = dict(document["details"]["Memory"]["rows"])
+    h = r = 3 * 16 * 4
+    assert rows["bytes of all buffers"] == 3 * 4 * 4 + h + r + 3 * 3 * 4
+    assert rows["largest live set (no arena is smaller)"] == h + r
+    assert rows["arena, best plan found"] == h + r
+    assert rows["proven to be the smallest"] == "yes"
+    assert rows["peak at node"] == "layer1"
+    live = document["details"]["Live at the peak"]["rows"]
+    assert {row[0] for row in live} == {"h", "r"}
+    shown = cli("inspect", samples / "digits_cnn.onnx", "--memory", "--shape", "image:4x1x8x8")
+    assert shown.status == 0, shown.err
+    assert "Live at the peak" in shown.out
