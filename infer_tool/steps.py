@@ -138,7 +138,7 @@ def check_file(
     """Run a written file on every engine here and compare with the source's outputs."""
     for name in installed_engines():
         with ui.step(f"verify with {name}"), stage(report, f"verify:{name}") as line:
-            engine = open_engine(name, path)
+            engine = open_engine(name, path, lean=True)
             record = worst_over(wanted, run_all(engine.run, feeds))
             line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
         require_equal(record, tolerance, f"the written file differs from its source on {name}")

@@ -119,9 +119,11 @@ class _Search:
     pending: Times = field(init=False)
 
     def __post_init__(self) -> None:
-        times = sorted({b.first for b in self.buffers})
+        times = np.array(sorted({b.first for b in self.buffers}), np.int64)
         # Two buffers meet when both live at the time when the later one appears.
-        self._spans = [slice(*np.searchsorted(times, [b.first, b.last + 1])) for b in self.buffers]
+        starts = np.searchsorted(times, [b.first for b in self.buffers])
+        ends = np.searchsorted(times, [b.last + 1 for b in self.buffers])
+        self._spans = [slice(int(s), int(e)) for s, e in zip(starts, ends, strict=True)]
         self._offsets = [0] * len(self.buffers)
         self.heights = np.zeros(len(times), np.int64)
         self.pending = np.zeros(len(times), np.int64)

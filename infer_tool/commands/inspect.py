@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_tool.ledger import new_report
+from infer_tool.report.memory import memory_tables
 from infer_tool.report.write import check_report_folder
 from infer_tool.steps import load_model
-from infer_tool.report.memory import memory_tables
 from infer_tool.units import parse_shape, show_bytes
 from passes.facts import macs_by_node
 from passes.sizes import input_sizes

@@ -44,7 +44,7 @@ def memory_tables(
 
 
 def _live(buffers: Sequence[Buffer], plan: MemoryPlan, peak: int, nodes: list[str]) -> Table:
-    rows = [
+    rows: list[list[Any]] = [
         [b.values[0], b.size, offset, nodes[b.first], nodes[b.last], _names(b.values[1:])]
         for b, offset in zip(buffers, plan.offsets, strict=True)
         if b.first <= peak <= b.last and nodes
