@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+import onnx_ir as ir
 
-    import onnx_ir as ir
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,21 @@ def undone_reason(node: ir.Node, rule: str) -> str | None:
     return reason
 
 
-def all_nodes(model: ir.Model) -> Iterable[ir.Node]:
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
     """Nodes of the main graph and of every subgraph, in order."""
-    return model.graph.all_nodes()
+    return _walk(model.graph)
+
+
+def _walk(graph: ir.Graph) -> Iterator[ir.Node]:
+    """As onnx_ir's own walk, several times faster; every pass starts with it."""
+    for node in graph:
+        yield node
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield from _walk(attribute.as_graph())
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for inner in attribute.as_graphs():
+                    yield from _walk(inner)
 
 
 def is_op(node: ir.Node | None, *names: str) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
-SAMPLE = 1024
+SAMPLE = 512  # bytes
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,11 @@ def _bytes(tensor: ir.TensorProtocol) -> Bytes:
 
 
 def _sample(data: Bytes) -> bytes:
-    """Enough to tell most tensors apart."""
-    return data.tobytes() if data.size <= SAMPLE else data[:: data.size // SAMPLE].tobytes()
+    """Enough to tell most tensors apart: start, middle and end."""
+    if data.size <= 3 * SAMPLE:
+        return data.tobytes()
+    middle = data.size // 2
+    return b"".join(data[s : s + SAMPLE].tobytes() for s in (0, middle, data.size - SAMPLE))
 
 
 def _holds(value: ir.Value, data: Bytes) -> bool:

@@ -67,10 +67,11 @@ def greedy_by_size(buffers: Sequence[Buffer]) -> MemoryPlan:
     """The largest first, each into the smallest gap that it fits in, or else on top."""
     first = np.array([b.first for b in buffers], np.int64)
     last = np.array([b.last for b in buffers], np.int64)
+    sizes = np.array([b.padded for b in buffers], np.int64)
     offsets = np.full(len(buffers), -1, np.int64)
     for index, buffer in sorted(enumerate(buffers), key=lambda pair: -pair[1].padded):
         meets = (offsets >= 0) & (first <= buffer.last) & (last >= buffer.first)
-        placed = [(int(offsets[i]), buffers[i].padded) for i in np.flatnonzero(meets)]
+        placed = zip(offsets[meets].tolist(), sizes[meets].tolist(), strict=True)
         offsets[index] = _smallest_gap(sorted(placed), buffer.padded)
     places = tuple(int(o) for o in offsets)
     arena = _arena(buffers, places)
