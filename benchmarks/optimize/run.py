@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-
 from inputs import PROOF_SIZES
 from models import all_models
 
