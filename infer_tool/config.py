@@ -144,7 +144,17 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert(Talk, Output, Source, Shapes, SizeGate, OptimizeConfig):
+class Explain:
+    """What the passes did."""
+
+    explain: bool = field(
+        default=False,
+        metadata={"help": "Show what each pass changed, what it refused to change, and why."},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Talk, Output, Source, Shapes, SizeGate, Explain, OptimizeConfig):
     """Any source to optimised, verified ONNX."""
 
     source: str = field(
@@ -160,13 +170,10 @@ class Convert(Talk, Output, Source, Shapes, SizeGate, OptimizeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimize(Talk, Output, Shapes, SizeGate, OptimizeConfig):
+class Optimize(Talk, Output, Shapes, SizeGate, Explain, OptimizeConfig):
     """Exact graph passes; the outputs stay the same."""
 
     model: str = field(metadata={"help": "An ONNX file.", "positional": True})
-    explain: bool = field(
-        default=False, metadata={"help": "Show what each pass refused to change, and why."}
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,11 +262,18 @@ class Bench(Talk, Shapes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(Talk):
-    """Operators, shapes, parameters, MACs and bytes of a model."""
+class Inspect(Talk, Shapes):
+    """Operators, shapes, parameters, MACs, bytes and memory of a model."""
 
     model: str = field(metadata={"help": "An ONNX file.", "positional": True})
     layers: bool = field(default=False, metadata={"help": "One row for each node."})
+    memory: bool = field(
+        default=False,
+        metadata={
+            "help": "Plan the memory of the values: the largest live set, the smallest arena. "
+            "Inputs with dynamic dimensions need --shape."
+        },
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from infer_tool.config import Talk
-    from passes.pipeline import PassRecord
+    from passes.rounds import PassRecord
 
 
 def new_report(command: str, config: Talk) -> Report:
@@ -80,6 +80,7 @@ def append_passes(report: Report, records: tuple[PassRecord, ...]) -> None:
                 max_abs_error=record.max_abs_error,
                 sqnr_db=record.sqnr_db,
                 refusals=list(record.refusals),
+                fired=list(record.fired),
             )
         )
 

@@ -46,12 +46,15 @@ def build_config(config: type[Talk], values: Mapping[str, Any]) -> Talk:
 
 
 def _checked(config: type[Talk], values: Mapping[str, Any]) -> Talk:
-    """The configuration; UsageError for a number below what its field allows."""
+    """The configuration; UsageError for a number outside what its field allows."""
     for f in fields(config):
-        least = f.metadata.get("min")
+        least, most = f.metadata.get("min"), f.metadata.get("max")
         value = values.get(f.name, f.default)
+        option = f"--{f.name.replace('_', '-')}"
         if least is not None and value < least:
-            raise UsageError(f"--{f.name.replace('_', '-')} {value}: expected at least {least}")
+            raise UsageError(f"{option} {value}: expected at least {least}")
+        if most is not None and value > most:
+            raise UsageError(f"{option} {value}: expected at most {most}")
     return config(**{name: _frozen(value) for name, value in values.items()})
 
 

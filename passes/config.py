@@ -9,10 +9,20 @@ from dataclasses import dataclass, field
 class OptimizeConfig:
     """What the pipeline runs and how exact it must be."""
 
+    level: int = field(
+        default=2,
+        metadata={
+            "help": "0 checks the structure only, 1 cleans (dead code, duplicates, constants), "
+            "2 also fuses, which may round in another place, 3 also runs onnxsim.",
+            "min": 0,
+            "max": 3,
+        },
+    )
     passes: str = field(
         default="",
         metadata={
-            "help": "Passes to run, comma separated; '-name' leaves one out. Default: all.",
+            "help": "Passes to run, comma separated; '-name' leaves one out. Wins over --level. "
+            "Default: all of the level.",
             "metavar": "A,B,-C",
         },
     )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 
-from passes.base import Outcome, Pass
+from passes.base import CLEANING, Outcome, Pass
 from passes.fold_constants import RANDOM
 from passes.graph import remove_node
 
@@ -21,6 +21,7 @@ class EliminateCommonSubexpressions(Pass):
     """
 
     name: ClassVar[str] = "eliminate-common-subexpressions"
+    level: ClassVar[int] = CLEANING
 
     def apply(self, model: ir.Model) -> Outcome:
         """Per graph, in order: equal inputs were merged before their users are looked at."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from passes.base import RewriteRule, is_op
+from passes.base import CLEANING, RewriteRule, is_op
 from passes.graph import constant, remove_node, replace_value
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class EliminateIdentity(RewriteRule):
     """
 
     name: ClassVar[str] = "eliminate-identity"
+    level: ClassVar[int] = CLEANING
 
     def match(self, node: ir.Node) -> bool:
         """One of these operators, in a form that changes nothing."""

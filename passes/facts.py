@@ -80,15 +80,32 @@ def macs_by_node(
 
 
 def infer_shapes(model: ir.Model, sizes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
-    """Shapes of all values by ONNX shape inference on a copy; see `macs_by_node`."""
+    """Shapes of all values; see `macs_by_node` for dynamic dimensions."""
+    return {
+        value.name or "": tuple(d if isinstance(d, int) else 1 for d in value.shape)
+        for value in inferred_values(model, sizes, default=1)
+        if value.shape is not None
+    }
+
+
+def inferred_values(
+    model: ir.Model, sizes: Mapping[str, Sequence[int]], default: int | None = None
+) -> list[ir.Value]:
+    """All named values of a copy after ONNX shape inference for these sizes of inputs.
+
+    Inputs without a size have `default` in the place of each dynamic dimension; None leaves them.
+    """
     import onnx_ir.passes.common as common
 
     copy = model.clone()
     for value in copy.graph.inputs:
         if value.shape is not None:
-            given = sizes.get(value.name or "") or [1] * len(value.shape)
+            given: Sequence[int | None] = sizes.get(value.name or "") or (default,) * len(
+                value.shape
+            )
             pairs = zip(value.shape, given, strict=True)
-            value.shape = ir.Shape([d if isinstance(d, int) else g for d, g in pairs])
+            dims = [d if isinstance(d, int) or g is None else g for d, g in pairs]
+            value.shape = ir.Shape(dims)
     for node in copy.graph.all_nodes():
         for output in node.outputs:
             if not output.is_graph_output():
@@ -96,14 +113,11 @@ def infer_shapes(model: ir.Model, sizes: Mapping[str, Sequence[int]]) -> dict[st
     for value in copy.graph.outputs:
         value.shape = None if value.producer() is not None else value.shape
     common.ShapeInferencePass()(copy)
-    found = {}
+    found: list[ir.Value] = []
     for graph in copy.graphs():
-        values = [*graph.inputs, *graph.initializers.values()]
-        values += [o for n in graph for o in n.outputs]
-        for value in values:
-            if value.shape is not None and value.name:
-                found[value.name] = tuple(d if isinstance(d, int) else 1 for d in value.shape)
-    return found
+        found += [*graph.inputs, *graph.initializers.values()]
+        found += [o for n in graph for o in n.outputs]
+    return [value for value in found if value.name]
 
 
 def _shape(value: ir.Value | None, shapes: dict[str, Shape]) -> Shape | None:

@@ -42,7 +42,7 @@ def random_feeds(
     symbols: dict[str, int] = {}
     for info in inputs:
         if info.name in given:
-            _bind(info, given[info.name], symbols)
+            bind_symbols(info, given[info.name], symbols)
     generator = np.random.default_rng(seed)
     return {
         info.name: _draw(generator, given.get(info.name) or _resolved(info, symbols), info.dtype)
@@ -50,7 +50,8 @@ def random_feeds(
     }
 
 
-def _bind(info: TensorInfo, shape: tuple[int, ...], symbols: dict[str, int]) -> None:
+def bind_symbols(info: TensorInfo, shape: tuple[int, ...], symbols: dict[str, int]) -> None:
+    """Add the sizes of symbolic dimensions; UsageError when the shape does not fit the input."""
     if info.shape is None:
         return
     fits = len(shape) == len(info.shape) and all(

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from infer_runtime.errors import KernelError, UnsupportedOpError
 from infer_runtime.evaluate import run_node
-from passes.base import Outcome, Pass, Refusal, all_nodes, is_op
+from passes.base import CLEANING, Outcome, Pass, Refusal, all_nodes, is_op
 from passes.facts import opset
 from passes.graph import MAX_GROWTH_BYTES, become_constant, constant, is_constant, remove_node
 
@@ -31,6 +31,7 @@ class FoldConstants(Pass):
     """
 
     name: ClassVar[str] = "fold-constants"
+    level: ClassVar[int] = CLEANING
 
     def apply(self, model: ir.Model) -> Outcome:
         """One walk in order: a folded node makes its users foldable."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from infer_runtime.evaluate import run_node
-from passes.base import RewriteRule, is_op
+from passes.base import CLEANING, RewriteRule, is_op
 from passes.graph import become_constant, remove_node, shared_reason
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class LiftConstants(RewriteRule):
     """
 
     name: ClassVar[str] = "lift-constants"
+    level: ClassVar[int] = CLEANING
 
     def match(self, node: ir.Node) -> bool:
         """Any Constant."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from passes.base import Outcome, Pass
+from passes.base import CLEANING, Outcome, Pass
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class RemoveUnused(Pass):
     """
 
     name: ClassVar[str] = "remove-unused"
+    level: ClassVar[int] = CLEANING
 
     def apply(self, model: ir.Model) -> Outcome:
         """Sweep backwards once: a node goes after all its users went."""

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_tool.ledger import new_report
+from infer_tool.report.memory import memory_tables
 from infer_tool.report.write import check_report_folder
 from infer_tool.steps import load_model
-from infer_tool.units import show_bytes
+from infer_tool.units import parse_shape, show_bytes
 from passes.facts import macs_by_node
+from passes.sizes import input_sizes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def run(config: Inspect, ui: Terminal) -> Report:
-    """Describe the model: inputs, outputs, operators, and with `layers` every node.
+    """Describe the model: inputs, outputs, operators, every node with `layers`, and its memory.
 
     Raises:
-        UsageError: a path is wrong.
+        UsageError: a path is wrong, a shape does not fit, or memory needs one.
         ModelError: the file cannot be read.
 
     """
@@ -35,10 +37,15 @@ def run(config: Inspect, ui: Terminal) -> Report:
     report.stages = []
     session = Session(model)
     report.details["Interface"] = _interface(session.inputs, session.outputs)
-    macs = macs_by_node(model)
+    given = dict(parse_shape(text) for text in config.shape)
+    macs = macs_by_node(model, input_sizes(session.inputs, given) if given else None)
     report.details["Operators"] = _operators(model, macs)
     if config.layers:
         report.details["Layers"] = _layers(model, macs)
+    if config.memory:
+        found, unknown = memory_tables(model, input_sizes(session.inputs, given))
+        report.details |= found
+        report.warnings += unknown
     return report
 
 

@@ -47,6 +47,7 @@ def open_engine(
     threads: int = 0,
     shapes: Shapes | None = None,
     optimize: bool = True,
+    lean: bool = False,
 ) -> Engine:
     """Load a model on an engine.
 
@@ -56,6 +57,7 @@ def open_engine(
         threads: 0 leaves the engine's default.
         shapes: sizes that inputs with dynamic dimensions will have; an engine may use them.
         optimize: False runs the graph node by node, as it is written, where the engine can.
+        lean: use weights where they lie, without faster copies of them, where the engine can.
 
     Raises:
         UsageError: no such engine, or `shapes` do not fit the model.
@@ -66,7 +68,7 @@ def open_engine(
     if name not in ENGINES:
         raise UsageError(f"--engine {name!r}: expected one of auto, {', '.join(ENGINES)}")
     module = import_module(f"infer_tool.engines.{name}")
-    engine: Engine = module.open_model(model, threads, optimize, shapes or {})
+    engine: Engine = module.open_model(model, threads, optimize, shapes or {}, lean)
     _check_shapes(engine, shapes or {})
     return engine
 

@@ -35,7 +35,7 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(
-        self, model: str | Path | ir.Model, threads: int, optimize: bool, shapes: Shapes
+        self, model: str | Path | ir.Model, threads: int, optimize: bool, shapes: Shapes, lean: bool
     ) -> None:
         ort = require("onnxruntime", "engines")
         options = ort.SessionOptions()
@@ -43,6 +43,8 @@ class OnnxRuntimeEngine:
         options.intra_op_num_threads = threads
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if lean:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         for symbol, size in _symbols(model, shapes).items():
             options.add_free_dimension_override_by_name(symbol, size)
         self.version = str(ort.__version__)
@@ -79,10 +81,10 @@ class OnnxRuntimeEngine:
 
 
 def open_model(
-    model: str | Path | ir.Model, threads: int, optimize: bool, shapes: Shapes
+    model: str | Path | ir.Model, threads: int, optimize: bool, shapes: Shapes, lean: bool = False
 ) -> OnnxRuntimeEngine:
     """Load a model."""
-    return OnnxRuntimeEngine(model, threads, optimize, shapes)
+    return OnnxRuntimeEngine(model, threads, optimize, shapes, lean)
 
 
 def version() -> str | None:

@@ -36,6 +36,7 @@ def open_model(
     threads: int,  # noqa: ARG001 - the threads are BLAS's, set before NumPy loads
     optimize: bool,  # noqa: ARG001 - the graph always runs as it is written
     shapes: Mapping[str, Sequence[int]],  # noqa: ARG001 - nothing is specialised
+    lean: bool = False,  # noqa: ARG001 - weights are always used where they lie
 ) -> ReferenceEngine:
     """Load a model."""
     return ReferenceEngine(model)

@@ -22,6 +22,11 @@ IR_VERSION = 10
 LISTED_INITIALISERS = 4
 
 STAMP = "infertool."
+# The first output of these is a sequence of tensors.
+SEQUENCES = {
+    "SplitToSequence", "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase",
+    "SequenceMap",
+}  # fmt: skip
 
 
 def normalise(model: ir.Model, source: str) -> ir.Model:
@@ -162,7 +167,29 @@ class _Names:
 
 
 def _infer_types(model: ir.Model) -> None:
+    """Types and shapes of what is computed; what the model declares of its outputs stays.
+
+    Inference would give an output's unnamed dimension a name that nobody chose.
+    """
     from onnx_ir.passes.common import ShapeInferencePass
 
+    declared = [(value, value.shape) for value in model.graph.outputs]
     with quiet():
         ShapeInferencePass()(model)
+    for value, shape in declared:
+        if shape is not None:
+            value.shape = shape
+    _restore_sequences(model)
+
+
+def _restore_sequences(model: ir.Model) -> None:
+    """onnx_ir takes over an inferred sequence of tensors as if it was one of its tensors."""
+    for node in _all_nodes(model):
+        if not node.outputs or node.domain:
+            continue
+        value, source = node.outputs[0], node.inputs[0] if node.inputs else None
+        copied = source.type if source is not None and node.op_type == "Identity" else None
+        if node.op_type in SEQUENCES or isinstance(copied, ir.SequenceType):
+            if isinstance(value.type, ir.TensorType):
+                value.type = ir.SequenceType(value.type)
+            value.shape = None

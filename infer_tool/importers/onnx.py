@@ -157,7 +157,7 @@ class _LazyReference:
         if not available_engines().get("onnxruntime"):
             return Session(self._path).run
         try:
-            return open_engine("onnxruntime", self._path, optimize=False).run
+            return open_engine("onnxruntime", self._path, optimize=False, lean=True).run
         except ModelError:
             # A file that is newer than ONNX Runtime (IR version, opset) is still one of ours.
             return Session(self._path).run

@@ -42,6 +42,7 @@ class Stage:
     max_abs_error: float | None = None
     sqnr_db: float | None = None
     refusals: list[Any] = field(default_factory=list)
+    fired: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from infer_tool.report.model import Report
 
+EXPLAINED = ("optimize", "convert")  # quantize explains its formats instead
 PIPE_WIDTH = 120  # a pipe has no width; wide enough that no column is cut
 
 
@@ -54,9 +55,8 @@ def _tables(report: Report) -> Iterator[Table]:
         yield _gates(report.gates)
     if report.stages:
         yield _stages(report.stages)
-        refused = any(stage.refusals for stage in report.stages)
-        if report.config.get("explain") and report.command == "optimize" and refused:
-            yield _refusals(report.stages)
+        if report.config.get("explain") and report.command in EXPLAINED:
+            yield from _explanations(report.stages)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -160,12 +160,16 @@ def _stages(stages: list[Any]) -> Table:
     return table
 
 
-def _refusals(stages: list[Any]) -> Table:
-    table = _table("Refused", "pass", "node", "op", "reason")
+def _explanations(stages: list[Any]) -> Iterator[Table]:
+    """What fired and what was refused; a pass that knows no nodes shows its number of changes."""
+    fired = _table("Changed", "pass", "changes", "nodes")
+    refused = _table("Refused", "pass", "node", "op", "reason")
     for stage in stages:
+        if changes := stage.options.get("changes"):
+            fired.add_row(stage.name, str(changes), ", ".join(stage.fired) or "-")
         for refusal in stage.refusals:
-            table.add_row(stage.name, refusal.node, refusal.op, refusal.reason)
-    return table
+            refused.add_row(stage.name, refusal.node, refusal.op, refusal.reason)
+    yield from (table for table in (fired, refused) if table.row_count)
 
 
 def _number(value: float | None) -> str:

@@ -316,3 +316,41 @@ def test_version_and_no_arguments(cli) -> None:
 def test_api_names_the_close_option(tiny, tmp_path) -> None:
     with pytest.raises(Exception, match="did you mean 'scheme'"):
         quantize(tiny, tmp_path / "q.onnx", shceme="int8")
+
+
+def test_levels_and_explanations(cli, samples, tmp_path) -> None:
+    source, output = samples / "digits_cnn.onnx", tmp_path / "m.onnx"
+    nodes = []
+    for level in range(3):
+        outcome = cli("optimize", source, "-o", output, "--force", "--level", level, "--json")
+        assert outcome.status == 0, outcome.err
+        nodes.append(json.loads(outcome.out)["artifact"]["nodes"])
+    assert nodes[0] == json.loads(outcome.out)["source"]["nodes"] > nodes[2]
+    folds = next(s for s in json.loads(outcome.out)["stages"] if s["name"] == "fold-batchnorm")
+    assert len(folds["fired"]) == folds["options"]["changes"] > 0
+    shown = cli("optimize", source, "-o", output, "--force", "--explain").out
+    assert "Changed" in shown
+    assert "BatchNormalization)" in shown
+    outcome = cli("optimize", source, "-o", output, "--force", "--level", 4)
+    assert outcome.status == 2
+    assert "--level 4: expected at most 3" in outcome.err
+
+
+def test_inspect_memory(cli, tiny, samples) -> None:
+    outcome = cli("inspect", tiny, "--memory")
+    assert outcome.status == 2
+    assert "'x' has no fixed size, it is Nx4; give one with --shape x:1x..." in outcome.err
+    arguments = ["--memory", "--shape", "x:3x4", "--json"]
+    document = json.loads(cli("inspect", tiny, *arguments).out)
+    rows = dict(document["details"]["Memory"]["rows"])
+    h = r = 3 * 16 * 4
+    assert rows["bytes of all buffers"] == 3 * 4 * 4 + h + r + 3 * 3 * 4
+    assert rows["largest live set (no arena is smaller)"] == h + r
+    assert rows["arena, best plan found"] == h + r
+    assert rows["proven to be the smallest"] == "yes"
+    assert rows["peak at node"] == "layer1"
+    live = document["details"]["Live at the peak"]["rows"]
+    assert {row[0] for row in live} == {"h", "r"}
+    shown = cli("inspect", samples / "digits_cnn.onnx", "--memory", "--shape", "image:4x1x8x8")
+    assert shown.status == 0, shown.err
+    assert "Live at the peak" in shown.out

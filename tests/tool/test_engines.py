@@ -114,3 +114,11 @@ def test_engines_that_are_not_there(model, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'infertool\[engines\]'"):
         open_engine("onnxruntime", model)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "reference"])
+def test_lean_gives_the_same_outputs(engine, model) -> None:
+    np.testing.assert_array_equal(
+        open_engine(engine, model, lean=True).run({"x": X})["y"],
+        open_engine(engine, model).run({"x": X})["y"],
+    )

@@ -239,3 +239,32 @@ def test_what_is_no_file(tmp_path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UsageError):
         detect(str(tmp_path / "loop"))
+
+
+def test_declared_dimensions_of_outputs_stay(tmp_path) -> None:
+    """Inference names what has no name; the interface of a file is not ours to change."""
+    nodes = [helper.make_node("NonZero", ["x"], ["n"]), helper.make_node("Relu", ["x"], ["y"])]
+    sides = [VALUE("x", TensorProto.FLOAT, [None, 4])], [
+        VALUE("y", TensorProto.FLOAT, [None, None]), VALUE("n", TensorProto.INT64, [2, None])
+    ]  # fmt: skip
+    graph = helper.make_graph(nodes, "g", *sides)
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
+    model = import_source(str(path), ImportOptions()).model
+    y, n = model.graph.outputs
+    assert [d.value if isinstance(d, ir.SymbolicDim) else d for d in (*y.shape, *n.shape)] == [
+        None, None, 2, None,
+    ]  # fmt: skip
+
+
+def test_sequences_stay_sequences(tmp_path) -> None:
+    """Shape inference gives the type of one tensor to a sequence without a declared type."""
+    nodes = [
+        helper.make_node("SplitToSequence", ["x", "two"], ["s"], axis=1),
+        helper.make_node("Identity", ["s"], ["t"]),
+        helper.make_node("SequenceAt", ["t", "one"], ["y"]),
+    ]
+    path = _save(tmp_path / "m.onnx", nodes, 20, 10, two=np.int64(2), one=np.int64(1))
+    model = _check(path, R.normal(size=(3, 6)).astype(np.float32))
+    kinds = {o.name: type(o.type) for n in model.graph for o in n.outputs}
+    assert kinds == {"s": ir.SequenceType, "t": ir.SequenceType, "y": ir.TensorType}
