@@ -204,14 +204,22 @@ def _quantized_source(node: ir.Node, index: int) -> tuple[Array, Array] | None:
     """Scale and zero point of a DequantizeLinear before an input, when they are constant."""
     value = node.inputs[index]
     source = None if value is None else value.producer()
-    if source is None or source.op_type != "DequantizeLinear" or len(source.inputs) < 3:
+    if source is None or source.op_type != "DequantizeLinear" or source.inputs[0] is None:
         return None
-    found = [v.const_value for v in source.inputs[1:3] if v is not None]
-    if len(found) != 2 or None in found:
-        return None
-    scale, zero = (tensor.numpy() for tensor in found if tensor is not None)
+    scale = _constant(source, 1)
     # Per axis along the outputs only; anything else is not run on bytes.
-    return (scale, zero) if scale.ndim <= 1 else None
+    if scale is None or scale.ndim > 1:
+        return None
+    if len(source.inputs) > 2 and source.inputs[2] is not None:
+        zero = _constant(source, 2)
+        return None if zero is None else (scale, zero)
+    dtype = source.inputs[0].dtype
+    return None if dtype is None else (scale, np.zeros(scale.shape, dtype.numpy()))
+
+
+def _constant(node: ir.Node, index: int) -> Array | None:
+    value = node.inputs[index]
+    return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def _bytes(x: Array, scale: Array, zero: Array, axis: int) -> Array:
