@@ -1,7 +1,7 @@
 """Are results equal to their source, and how fast? `python judge.py ROUNDS SOURCE RESULT...`
 
-Equality with ONNX Runtime's optimisations off; latency with its defaults, at one thread, in turns.
-Prints one JSON document.
+Equality with ONNX Runtime's optimisations off; latency with its defaults, at one
+thread, in turns, over that of the source. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ def check(session: Any, given: dict[str, Any], wanted: list[Any]) -> float:
 
 
 def latencies(sessions: list[Any], given: dict[str, Any], rounds: int) -> list[float]:
-    """Median milliseconds of each, measured in turns."""
-    times: list[list[float]] = [[] for _ in sessions]
-    for turn in range(WARM_UP + rounds):
-        for session, found in zip(sessions, times, strict=True):
-            names = [i.name for i in session.get_inputs()]
+    """Of each session over the first one: the median over turns, as the machine's load varies."""
+    times = np.zeros((WARM_UP + rounds, len(sessions)))
+    for turn in range(len(times)):
+        for index in np.roll(np.arange(len(sessions)), turn):
+            names = [i.name for i in sessions[index].get_inputs()]
             arrays = dict(zip(names, given.values(), strict=True))
             start = time.perf_counter()
-            session.run(None, arrays)
-            if turn >= WARM_UP:
-                found.append(1e3 * (time.perf_counter() - start))
-    return [float(np.median(found)) for found in times]
+            sessions[index].run(None, arrays)
+            times[turn, index] = time.perf_counter() - start
+    ratios = times[WARM_UP:] / times[WARM_UP:, :1]
+    return [float(r) for r in np.median(ratios, axis=0)]
 
 
 def main(rounds: int, source: str, results: list[str]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def main(rounds: int, source: str, results: list[str]) -> dict[str, Any]:
     fine = [path for path, entry in entries.items() if "failed" not in entry]
     sessions = [open_session(path, optimised=True) for path in fine]
     for path, value in zip(fine, latencies(sessions, given, rounds), strict=True):
-        entries[path]["ms"] = value
+        entries[path]["latency"] = value
     return entries
 
 

@@ -39,6 +39,7 @@ def normalise(model: ir.Model, source: str) -> ir.Model:
     _plain_domain(model)
     _plain_dimensions(model)
     _check_opset(model, source)
+    declared = [value.shape for value in model.graph.outputs]
     _unlist_initialisers(model)
     _name_values(model)
     _strip(model)
@@ -47,6 +48,7 @@ def normalise(model: ir.Model, source: str) -> ir.Model:
         _name_values(model)
     _name_nodes(model)
     _infer_types(model)
+    _declare(model, declared)
     model.ir_version = IR_VERSION if opset(model) <= OPSET else max(IR_VERSION, model.ir_version)
     try:
         verify(model)
@@ -167,19 +169,20 @@ class _Names:
 
 
 def _infer_types(model: ir.Model) -> None:
-    """Types and shapes of what is computed; what the model declares of its outputs stays.
-
-    Inference would give an output's unnamed dimension a name that nobody chose.
-    """
     from onnx_ir.passes.common import ShapeInferencePass
 
-    declared = [(value, value.shape) for value in model.graph.outputs]
     with quiet():
         ShapeInferencePass()(model)
-    for value, shape in declared:
+    _restore_sequences(model)
+
+
+def _declare(model: ir.Model, shapes: list[ir.Shape | None]) -> None:
+    """What the model says of its outputs stays: inference, which the converter of opsets runs as
+    well, gives their unnamed dimensions names that nobody chose.
+    """
+    for value, shape in zip(model.graph.outputs, shapes, strict=True):
         if shape is not None:
             value.shape = shape
-    _restore_sequences(model)
 
 
 def _restore_sequences(model: ir.Model) -> None:

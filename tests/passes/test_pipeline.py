@@ -237,3 +237,20 @@ def test_torch_network_folds_completely() -> None:
     name = result.graph.inputs[0].name
     got = next(iter(Session(result).run({name: example.numpy()}).values()))
     np.testing.assert_allclose(got, net(example).detach().numpy(), rtol=0, atol=2e-6)
+
+
+def test_external_weights_stay_where_they_are(make, tmp_path) -> None:
+    """Neither the proof nor the search for equal weights nor a copy of the graph reads them in."""
+    generator = np.random.default_rng(2)
+    a = generator.normal(size=(64, 64)).astype(np.float32)
+    text = """t (float[N,64] x, float[64,64] a, float[64,64] b, float[64,64] c) => (float[N,64] y)
+    { h = Identity(x)  i = MatMul(h, a)  j = MatMul(i, b)  y = MatMul(j, c) }"""
+    ir.save(make(text, a=a, b=a + 1, c=a), tmp_path / "m.onnx", external_data="m.data")
+    model = ir.load(tmp_path / "m.onnx")
+    tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
+    assert all(isinstance(t, ir.ExternalTensor) for t in tensors.values())
+    result = optimize(model).model
+    assert list(result.graph.initializers) == ["a", "b"], "c equals a"
+    for name, value in result.graph.initializers.items():
+        assert value.const_value is tensors[name]
+    assert [n.op_type for n in result.graph] == ["MatMul"] * 3

@@ -241,7 +241,8 @@ def test_what_is_no_file(tmp_path) -> None:
         detect(str(tmp_path / "loop"))
 
 
-def test_declared_dimensions_of_outputs_stay(tmp_path) -> None:
+@pytest.mark.parametrize("version", [13, 20])
+def test_declared_dimensions_of_outputs_stay(tmp_path, version) -> None:
     """Inference names what has no name; the interface of a file is not ours to change."""
     nodes = [helper.make_node("NonZero", ["x"], ["n"]), helper.make_node("Relu", ["x"], ["y"])]
     sides = [VALUE("x", TensorProto.FLOAT, [None, 4])], [
@@ -249,7 +250,7 @@ def test_declared_dimensions_of_outputs_stay(tmp_path) -> None:
     ]  # fmt: skip
     graph = helper.make_graph(nodes, "g", *sides)
     path = tmp_path / "m.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)]), path)
     model = import_source(str(path), ImportOptions()).model
     y, n = model.graph.outputs
     assert [d.value if isinstance(d, ir.SymbolicDim) else d for d in (*y.shape, *n.shape)] == [
