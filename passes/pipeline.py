@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +12,31 @@ import numpy as np
 from infer_runtime import Session
 from infer_runtime.errors import InferError, ModelError, UsageError
 from passes.base import Refusal
-from passes.compare import EQUAL, Difference, compare_outputs, worst
+from passes.compare import EQUAL, WORST, Difference, compare_outputs, worst
 from passes.config import OptimizeConfig
 from passes.deduplicate_initializers import DeduplicateInitializers
 from passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from passes.eliminate_identity import EliminateIdentity
 from passes.facts import Facts, facts
 from passes.feeds import random_feeds
+from passes.flatten_concats import FlattenConcats
 from passes.fold_affine import FoldAffine
 from passes.fold_batchnorm import FoldBatchNorm
 from passes.fold_constants import FoldConstants
+from passes.fold_reshapes import FoldReshapes
+from passes.fold_shapes import FoldShapes
+from passes.infer_shapes import InferShapes
+from passes.inline_if import InlineIf
 from passes.lift_constants import LiftConstants
+from passes.matmul_to_gemm import MatMulToGemm
+from passes.merge_casts import MergeCasts
+from passes.merge_reshapes import MergeReshapes
+from passes.merge_slices import MergeSlices
+from passes.merge_transposes import MergeTransposes
 from passes.pad_into_conv import PadIntoConv
 from passes.remove_unused import RemoveUnused
+from passes.sequence_to_split import SequenceToSplit
+from passes.transpose_to_reshape import TransposeToReshape
 from passes.verify import verify
 
 if TYPE_CHECKING:
@@ -38,9 +51,21 @@ if TYPE_CHECKING:
 PASSES: tuple[Pass, ...] = (
     RemoveUnused(),  # first: nobody else should look at dead nodes
     LiftConstants(),  # before everything that asks for a constant
+    InferShapes(),  # before everything that asks for a shape
     FoldConstants(),  # before the fusions, whose weights may be computed
+    FoldShapes(),  # before InlineIf and FoldReshapes: conditions and shapes are computed from them
+    InlineIf(),
+    SequenceToSplit(),
+    FoldReshapes(),
     EliminateIdentity(),  # after folding, which makes shapes and casts provable
+    MergeCasts(),
+    MergeTransposes(),
+    TransposeToReshape(),  # after MergeTransposes, which may leave nothing to reshape
+    MergeReshapes(),
+    MergeSlices(),
+    FlattenConcats(),
     PadIntoConv(),  # before the fusions, which then see Conv and its neighbour
+    MatMulToGemm(),  # before the fusions into Gemm
     FoldBatchNorm(),
     FoldAffine(),  # after BatchNormalization: Conv, BN, Add folds in this order
     EliminateCommonSubexpressions(),  # after the fusions, which refuse shared producers
@@ -79,7 +104,7 @@ class _Run:
 
     model: ir.Model
     facts: Facts
-    snapshot: ir.Model  # a copy of the model: cloning for each pass that finds nothing is slow
+    snapshot: ir.Model  # a copy of the model as it was last compared
     feeds: Sequence[Feeds]
     wanted: list[dict[str, Any]]
     tolerance: float
@@ -97,9 +122,9 @@ def optimize(
 ) -> Optimized:
     """Run the passes on a copy until none of them finds anything.
 
-    After each pass that changed something the structure is verified, and the outputs on `feeds`
-    (seeded ones by default) are compared with the source's. A pass that breaks either is undone,
-    left out from then on, and reported as a refusal.
+    After each pass that changed something the structure is verified, and after each round the
+    outputs on `feeds` (seeded ones by default) are compared with the source's. A pass that breaks
+    either is found, undone, left out from then on, and reported as a refusal.
 
     Raises:
         UsageError: an unknown pass name.
@@ -115,12 +140,7 @@ def optimize(
     copy, size = model.clone(), facts(model, with_macs=False)
     run = _Run(copy, size, model, feeds, wanted, config.tolerance)
     for _ in range(MAX_ROUNDS):
-        changes = 0
-        for item in chosen:
-            if progress is not None:
-                progress(item.name)
-            changes += _step(run, item)
-        if not changes:
+        if not _round(run, chosen, progress or (lambda name: None)):  # noqa: ARG005
             break
     return Optimized(run.model, tuple(run.records.values()))
 
@@ -136,33 +156,71 @@ def _choose(text: str, passes: Sequence[Pass]) -> list[Pass]:
     return [p for p in passes if p.name in asked - left_out]
 
 
+def _round(run: _Run, chosen: Sequence[Pass], progress: Callable[[str], None]) -> int:
+    """Run each pass once; returns their changes.
+
+    The outputs are compared after the last one. Where that fails, everything is undone and each
+    pass is compared by itself, which finds the one to blame.
+    """
+    records, size = deepcopy(run.records), run.facts
+    changed: list[str] = []
+    try:
+        for item in chosen:
+            progress(item.name)
+            changed += [item.name] * _step(run, item)
+        found = _difference(run) if changed else EQUAL
+    except (ModelError, ValueError):
+        found = WORST
+    if found.max_rel <= run.tolerance:
+        _settle(run, changed, found)
+        return len(changed)
+    run.model, run.records, run.facts = run.snapshot.clone(), records, size
+    return sum(_careful_step(run, item) for item in chosen)
+
+
 def _step(run: _Run, item: Pass) -> int:
-    """Run one pass; returns its changes, 0 when it was undone."""
+    """Run one pass and verify the structure; returns its changes."""
     if item.name in run.banned:
         return 0
-    start = time.perf_counter()
-    before = run.facts
+    start, before = time.perf_counter(), run.facts
+    with np.errstate(all="ignore"):  # the comparison judges what comes of it
+        outcome = item.apply(run.model)
+    if outcome.changes:
+        verify(run.model)
+        run.facts = facts(run.model, with_macs=False)
+    sides = (before, run.facts)
+    _record(run, item.name, time.perf_counter() - start, outcome.changes, sides, outcome.refusals)
+    return outcome.changes
+
+
+def _careful_step(run: _Run, item: Pass) -> int:
+    """Run one pass and compare the outputs; returns its changes, 0 when it was undone."""
+    records, size = deepcopy(run.records), run.facts
     broken, found, changes = None, EQUAL, 0
     try:
-        with np.errstate(all="ignore"):  # the comparison judges what comes of it
-            outcome = item.apply(run.model)
-        changes, refusals = outcome.changes, outcome.refusals
-        if changes:
-            verify(run.model)
-            found = _difference(run)
+        changes = _step(run, item)
+        found = _difference(run) if changes else EQUAL
     except (ModelError, ValueError) as error:
-        broken, refusals = str(error), ()
+        broken = str(error)
     if not found.max_rel <= run.tolerance:
         broken = f"it changed the outputs: max rel {found.max_rel:.3g}, limit {run.tolerance:g}"
-    if broken is not None:
-        run.model, changes, found = run.snapshot.clone(), 0, EQUAL
-        run.banned.add(item.name)
-        refusals = (*refusals, Refusal("-", item.name, f"the pass was undone: {broken}"))
-    if changes:
-        run.facts, run.snapshot = facts(run.model, with_macs=False), run.model.clone()
-    sides = (before, run.facts)
-    _record(run, item.name, time.perf_counter() - start, changes, sides, found, refusals)
-    return changes
+    if broken is None:
+        _settle(run, [item.name] * changes, found)
+        return changes
+    run.model, run.records, run.facts = run.snapshot.clone(), records, size
+    run.banned.add(item.name)
+    refusal = Refusal("-", item.name, f"the pass was undone: {broken}")
+    _record(run, item.name, 0.0, 0, (size, size), (refusal,))
+    return 0
+
+
+def _settle(run: _Run, changed: Sequence[str], found: Difference) -> None:
+    """Keep what was compared."""
+    for name in dict.fromkeys(changed):
+        run.records[name].max_abs_error = found.max_abs
+        run.records[name].sqnr_db = found.sqnr_db
+    if changed:
+        run.snapshot = run.model.clone()
 
 
 def _difference(run: _Run) -> Difference:
@@ -184,7 +242,6 @@ def _record(
     seconds: float,
     changes: int,
     sides: tuple[Facts, Facts],
-    found: Difference,
     refusals: tuple[Refusal, ...],
 ) -> None:
     before, after = sides
@@ -200,8 +257,6 @@ def _record(
     record.nodes = _moved(record.nodes, after.nodes - before.nodes)
     record.parameters = _moved(record.parameters, after.parameters - before.parameters)
     record.bytes = _moved(record.bytes, after.weight_bytes - before.weight_bytes)
-    if changes:
-        record.max_abs_error, record.sqnr_db = found.max_abs, found.sqnr_db
     record.refusals = tuple(dict.fromkeys((*record.refusals, *refusals)))
 
 
