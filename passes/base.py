@@ -48,8 +48,10 @@ class RewriteRule(Pass):
     """A pass that looks at one node at a time, in every graph and subgraph.
 
     `match` says whether the node is of interest at all, `check` why it must not be rewritten
-    (None when it may be), `rewrite` changes the graph.
+    (None when it may be), `rewrite` changes the graph. `since` is the opset that the result needs.
     """
+
+    since: ClassVar[int] = 1
 
     @abstractmethod
     def match(self, node: ir.Node) -> bool:
@@ -65,14 +67,16 @@ class RewriteRule(Pass):
 
     def apply(self, model: ir.Model) -> Outcome:
         """Try every node once."""
+        from passes.facts import opset
         from passes.graph import forget_names
 
         forget_names(model)
+        late = f"the result needs opset {self.since}" if opset(model) < self.since else None
         changes, refusals = 0, []
         for node in list(all_nodes(model)):
             if node.graph is None or not self.match(node):
                 continue  # an earlier rewrite of this round removed it
-            if reason := self.check(node):
+            if reason := late or self.check(node):
                 refusals.append(Refusal(node.name or "?", node.op_type, reason))
                 continue
             self.rewrite(node)

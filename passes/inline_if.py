@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from passes.base import Outcome, Pass, all_nodes, is_op
 from passes.graph import constant, detach_subgraphs, forget_names, fresh_name, replace_value
+from passes.infer_ranks import CERTAIN
+from passes.match import rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InlineIf(Pass):
-    """A condition that is constant decides now.
+    """A condition that is constant decides now; so does a branch that cannot be taken.
 
     Given:  y = If<then_branch: p = f(x), else_branch: q = g(x)>(True)
-    Result: y = f(x)
+    Result: y = f(x)   also where the rank of q is not the one that y is proved to have
     """
 
     name: ClassVar[str] = "inline-if"
@@ -40,7 +42,16 @@ class InlineIf(Pass):
 
 def _condition(node: ir.Node) -> bool | None:
     array = constant(node.inputs[0])
-    return None if array is None or array.size != 1 else bool(array.reshape(()))
+    if array is not None and array.size == 1:
+        return bool(array.reshape(()))
+    possible = [_is_possible(node, name) for name in ("then_branch", "else_branch")]
+    return possible[0] if possible.count(True) == 1 else None
+
+
+def _is_possible(node: ir.Node, name: str) -> bool:
+    """Have the results of a branch the ranks that `InferRanks` proved?"""
+    pairs = zip(node.attributes[name].as_graph().outputs, node.outputs, strict=True)
+    return all(rank(b) in (None, o.meta.get(CERTAIN, rank(b))) for b, o in pairs)
 
 
 def _names(model: ir.Model) -> Iterator[str | None]:
