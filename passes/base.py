@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+import onnx_ir as ir
 
-    import onnx_ir as ir
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_GRAPH, _GRAPHS = ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,6 @@ class RewriteRule(Pass):
         from passes.facts import opset
         from passes.graph import forget_names
 
-        forget_names(model)
         late = f"the result needs opset {self.since}" if opset(model) < self.since else None
         changes, refusals = 0, []
         for node in list(all_nodes(model)):
@@ -79,14 +80,28 @@ class RewriteRule(Pass):
             if reason := late or self.check(node):
                 refusals.append(Refusal(node.name or "?", node.op_type, reason))
                 continue
+            if not changes:
+                forget_names(model)
             self.rewrite(node)
             changes += 1
         return Outcome(changes, tuple(refusals))
 
 
 def all_nodes(model: ir.Model) -> Iterable[ir.Node]:
-    """Nodes of the main graph and of every subgraph, in order."""
-    return model.graph.all_nodes()
+    """Nodes of the main graph and of every subgraph, in order; a node before its subgraphs."""
+    return _walk(model.graph)
+
+
+def _walk(graph: Iterable[ir.Node]) -> Iterator[ir.Node]:
+    # Every pass walks the graph: the iterator of onnx_ir, which can do more, is too slow for that.
+    for node in graph:
+        yield node
+        for attribute in node.attributes.values():
+            if attribute.type == _GRAPH:
+                yield from _walk(attribute.as_graph())
+            elif attribute.type == _GRAPHS:
+                for inner in attribute.as_graphs():
+                    yield from _walk(inner)
 
 
 def is_op(node: ir.Node | None, *names: str) -> bool:

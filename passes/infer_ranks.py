@@ -40,9 +40,7 @@ class InferRanks(Pass):
         ranks = _Ranks()
         _forwards(model.graph, ranks)
         _backwards(model.graph, ranks)
-        for node in model.graph:
-            for output in node.outputs:
-                _note(node, output, ranks.of(output))
+        _note(model.graph, ranks)
         return Outcome(0)
 
 
@@ -133,6 +131,7 @@ def _backwards_if(node: ir.Node, ranks: _Ranks) -> None:
         _backwards(branch, scope)
         if all(scope.own.values()):
             scopes.append(scope.own)
+            _note(branch, scope)  # what holds wherever the branch is taken at all
     for key in {k for scope in scopes for k in scope if k in ranks.own}:
         possible = 0
         for found in scopes:
@@ -140,11 +139,15 @@ def _backwards_if(node: ir.Node, ranks: _Ranks) -> None:
         ranks.own[key] &= possible
 
 
-def _note(node: ir.Node, output: ir.Value, possible: int) -> None:
-    if possible.bit_count() != 1 or output.is_graph_output():
-        return
-    size = possible.bit_length() - 1
-    if is_op(node, "If"):
-        output.meta[CERTAIN] = size
-    if output.shape is None or len(output.shape) != size:
-        output.shape = ir.Shape([None] * size)
+def _note(graph: ir.Graph, ranks: _Ranks) -> None:
+    """Write down the ranks of which one is left."""
+    for node in graph:
+        for output in node.outputs:
+            possible = ranks.of(output)
+            if possible.bit_count() != 1 or output.is_graph_output():
+                continue
+            size = possible.bit_length() - 1
+            if is_op(node, "If"):
+                output.meta[CERTAIN] = size
+            if output.shape is None or len(output.shape) != size:
+                output.shape = ir.Shape([None] * size)

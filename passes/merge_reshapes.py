@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from passes.base import RewriteRule, is_op
 from passes.fold_reshapes import constant_target, to_reshape
-from passes.match import Dims, dims, ints, producer
+from passes.match import Dims, argument, dims, ints, producer
 from passes.merge_transposes import permutation
 from passes.traits import is_reshaping
 
@@ -34,6 +34,9 @@ class MergeReshapes(RewriteRule):
         """The first one goes, and the last shape can be written down."""
         middle = node.inputs[0]
         assert middle is not None
+        first = producer(middle, *_BEFORE)
+        if not (first is not None and _squeezes_ones(first) and _squeezes_ones(node)):
+            return "an axis that is squeezed may be longer than 1, which must stay an error"
         if middle.is_graph_output() or not all(keeps_order(user) for user, _ in middle.uses()):
             return f"{middle.name} is needed for itself"
         return None if _target(node) is not None else "the shape is not known well enough"
@@ -58,6 +61,14 @@ def keeps_order(node: ir.Node) -> bool:
         return False
     long = [axis for axis in perm if sizes[axis] != 1]
     return long == sorted(long)
+
+
+def _squeezes_ones(node: ir.Node) -> bool:
+    """Does it squeeze only axes that are known to have size 1?"""
+    if not is_op(node, "Squeeze"):
+        return True
+    sizes, axes = dims(node.inputs[0]), ints(argument(node, 1))
+    return axes is None or (sizes is not None and all(sizes[a] == 1 for a in axes))
 
 
 def _target(node: ir.Node) -> list[int] | None:

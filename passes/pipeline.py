@@ -12,7 +12,7 @@ import numpy as np
 from infer_runtime import Session
 from infer_runtime.errors import InferError, ModelError, UsageError
 from passes.base import Refusal
-from passes.compare import EQUAL, WORST, Difference, compare_outputs, worst
+from passes.compare import EQUAL, Difference, compare_outputs, worst
 from passes.config import OptimizeConfig
 from passes.deduplicate_initializers import DeduplicateInitializers
 from passes.drop_unused_outputs import DropUnusedOutputs
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from passes.base import Pass
 
     Feeds = Mapping[str, np.ndarray[Any, Any]]
+    Progress = Callable[[str], None]
 
 PASSES: tuple[Pass, ...] = (
     RemoveUnused(),  # first: nobody else should look at dead nodes
@@ -132,7 +133,6 @@ class _Run:
 
     model: ir.Model
     facts: Facts
-    snapshot: ir.Model  # a copy of the model as it was last compared
     feeds: Sequence[Feeds]
     wanted: list[dict[str, Any]]
     tolerance: float
@@ -145,14 +145,15 @@ def optimize(
     config: OptimizeConfig | None = None,
     *,
     feeds: Sequence[Feeds] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
     passes: Sequence[Pass] = PASSES,
 ) -> Optimized:
     """Run the passes on a copy until none of them finds anything.
 
     After each pass that changed something the structure is verified, and after each round the
-    outputs on `feeds` (seeded ones by default) are compared with the source's. A pass that breaks
-    either is found, undone, left out from then on, and reported as a refusal.
+    outputs on `feeds` (seeded ones by default) are compared with the source's. Where either fails,
+    it starts again and compares after each pass: one that breaks the model is undone, left out from
+    then on, and reported as a refusal.
 
     Raises:
         UsageError: an unknown pass name.
@@ -165,10 +166,11 @@ def optimize(
     session = Session(model)
     feeds = feeds or [random_feeds(session.inputs, config.seed)]
     wanted = [session.run(f) for f in feeds]
-    copy, size = model.clone(), facts(model, with_macs=False)
-    run = _Run(copy, size, model, feeds, wanted, config.tolerance)
-    for _ in range(MAX_ROUNDS):
-        if not _round(run, chosen, progress or (lambda name: None)):  # noqa: ARG005
+    size = facts(model, with_macs=False)
+    for one_by_one in (False, True):
+        run = _Run(model.clone(), size, feeds, wanted, config.tolerance)
+        rounds = _careful_rounds if one_by_one else _rounds
+        if rounds(run, chosen, progress or (lambda name: None)):  # noqa: ARG005
             break
     return Optimized(run.model, tuple(run.records.values()))
 
@@ -184,32 +186,40 @@ def _choose(text: str, passes: Sequence[Pass]) -> list[Pass]:
     return [p for p in passes if p.name in asked - left_out]
 
 
-def _round(run: _Run, chosen: Sequence[Pass], progress: Callable[[str], None]) -> int:
-    """Run each pass once; returns their changes.
+def _rounds(run: _Run, chosen: Sequence[Pass], progress: Progress) -> bool:
+    """Run the passes in turn; False when the outputs after a round are not those of the source."""
+    for _ in range(MAX_ROUNDS):
+        changed = []
+        try:
+            for item in chosen:
+                progress(item.name)
+                changed += [item.name] * (_step(run, item) > 0)
+            if not changed:
+                break
+            found = _difference(run)
+        except (ModelError, ValueError):
+            return False
+        if not found.max_rel <= run.tolerance:
+            return False
+        for name in dict.fromkeys(changed):
+            _settle(run, name, found)
+    return True
 
-    The outputs are compared after the last one. Where that fails, everything is undone and each
-    pass is compared by itself, which finds the one to blame.
-    """
-    records, size = deepcopy(run.records), run.facts
-    changed: list[str] = []
-    try:
+
+def _careful_rounds(run: _Run, chosen: Sequence[Pass], progress: Progress) -> bool:
+    """Compare after each pass, which finds the one to blame; a copy for each makes it slow."""
+    for _ in range(MAX_ROUNDS):
+        changes = 0
         for item in chosen:
             progress(item.name)
-            changed += [item.name] * _step(run, item)
-        found = _difference(run) if changed else EQUAL
-    except (ModelError, ValueError):
-        found = WORST
-    if found.max_rel <= run.tolerance:
-        _settle(run, changed, found)
-        return len(changed)
-    run.model, run.records, run.facts = run.snapshot.clone(), records, size
-    return sum(_careful_step(run, item) for item in chosen)
+            changes += _careful_step(run, item)
+        if not changes:
+            break
+    return True
 
 
 def _step(run: _Run, item: Pass) -> int:
     """Run one pass and verify the structure; returns its changes."""
-    if item.name in run.banned:
-        return 0
     start, before = time.perf_counter(), run.facts
     with np.errstate(all="ignore"):  # the comparison judges what comes of it
         outcome = item.apply(run.model)
@@ -223,7 +233,9 @@ def _step(run: _Run, item: Pass) -> int:
 
 def _careful_step(run: _Run, item: Pass) -> int:
     """Run one pass and compare the outputs; returns its changes, 0 when it was undone."""
-    records, size = deepcopy(run.records), run.facts
+    if item.name in run.banned:
+        return 0
+    snapshot, records, size = run.model.clone(), deepcopy(run.records), run.facts
     broken, found, changes = None, EQUAL, 0
     try:
         changes = _step(run, item)
@@ -233,22 +245,20 @@ def _careful_step(run: _Run, item: Pass) -> int:
     if not found.max_rel <= run.tolerance:
         broken = f"it changed the outputs: max rel {found.max_rel:.3g}, limit {run.tolerance:g}"
     if broken is None:
-        _settle(run, [item.name] * changes, found)
+        if changes:
+            _settle(run, item.name, found)
         return changes
-    run.model, run.records, run.facts = run.snapshot.clone(), records, size
+    run.model, run.records, run.facts = snapshot, records, size
     run.banned.add(item.name)
     refusal = Refusal("-", item.name, f"the pass was undone: {broken}")
     _record(run, item.name, 0.0, 0, (size, size), (refusal,))
     return 0
 
 
-def _settle(run: _Run, changed: Sequence[str], found: Difference) -> None:
-    """Keep what was compared."""
-    for name in dict.fromkeys(changed):
-        run.records[name].max_abs_error = found.max_abs
-        run.records[name].sqnr_db = found.sqnr_db
-    if changed:
-        run.snapshot = run.model.clone()
+def _settle(run: _Run, name: str, found: Difference) -> None:
+    """Note the difference after a pass, or after the round that it was part of."""
+    run.records[name].max_abs_error = found.max_abs
+    run.records[name].sqnr_db = found.sqnr_db
 
 
 def _difference(run: _Run) -> Difference:
