@@ -65,8 +65,10 @@ class RewriteRule(Pass):
     """A pass that looks at one node at a time, in every graph and subgraph.
 
     `match` says whether the node is of interest at all, `check` why it must not be rewritten
-    (None when it may be), `rewrite` changes the graph.
+    (None when it may be), `rewrite` changes the graph. `since` is the opset that the result needs.
     """
+
+    since: ClassVar[int] = 1
 
     @abstractmethod
     def match(self, node: ir.Node) -> bool:
@@ -86,19 +88,23 @@ class RewriteRule(Pass):
 
     def apply_to(self, model: ir.Model, numbers: Collection[int] | None) -> Outcome:
         """Try the nodes with these places in the walk once; None means all."""
+        from passes.facts import opset
         from passes.graph import forget_names
 
-        forget_names(model)
-        fired, refusals = [], []
+        late = f"the result needs opset {self.since}" if opset(model) < self.since else None
+        fired: list[Fired] = []
+        refusals = []
         for number, node in enumerate(list(all_nodes(model))):
             if node.graph is None or (numbers is not None and number not in numbers):
                 continue  # an earlier rewrite of this round removed it, or it was not asked for
             if not self.match(node):
                 continue
             name, op = node.name or "?", node.op_type
-            if reason := undone_reason(node, self.name) or self.check(node):
+            if reason := late or undone_reason(node, self.name) or self.check(node):
                 refusals.append(Refusal(name, op, reason))
                 continue
+            if not fired:
+                forget_names(model)
             self.rewrite(node)
             fired.append(Fired(number, name, op))
         return Outcome(len(fired), tuple(refusals), tuple(fired))

@@ -33,26 +33,28 @@ def facts(model: ir.Model, *, with_macs: bool = True) -> Facts:
 
     MACs need shape inference, which is slow on large graphs; without it they are 0.
     """
-    nodes = [n for n in all_nodes(model) if not is_op(n, "Constant")]
-    tensors = list(_constants(model))
+    nodes = list(all_nodes(model))
+    tensors = _constants(model, nodes)
     return Facts(
-        nodes=len(nodes),
+        nodes=sum(not is_op(n, "Constant") for n in nodes),
         parameters=sum(t.size for t in tensors if t.size > SMALL_PARAMETERS),
         weight_bytes=sum(t.nbytes for t in tensors),
         macs=sum(macs_by_node(model).values()) if with_macs else 0,
     )
 
 
-def _constants(model: ir.Model) -> list[ir.TensorProtocol]:
+def _constants(model: ir.Model, nodes: Sequence[ir.Node]) -> list[ir.TensorProtocol]:
+    attributes = (a for n in nodes for a in n.attributes.values())
+    inner = [a.as_graph() for a in attributes if a.type == ir.AttributeType.GRAPH]
     initialisers = [
         value.const_value
-        for graph in model.graphs()
+        for graph in (model.graph, *inner)
         for value in graph.initializers.values()
         if value.const_value is not None
     ]
     held = [
         n.attributes["value"].as_tensor()
-        for n in all_nodes(model)
+        for n in nodes
         if is_op(n, "Constant") and "value" in n.attributes
     ]
     return initialisers + held

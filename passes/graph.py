@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 # What one rewrite may add to the file.
-MAX_GROWTH_BYTES = 4096
+MAX_GROWTH_BYTES = 8192
 
 
 def is_constant(value: ir.Value | None) -> bool:
@@ -172,3 +172,13 @@ def remove_node(node: ir.Node) -> None:
     """Remove a node whose outputs nobody uses any more."""
     assert node.graph is not None
     node.graph.remove(node, safe=True)
+
+
+def detach_subgraphs(node: ir.Node) -> None:
+    """What a removed If or Loop took from outside is not used by it any more."""
+    for attribute in node.attributes.values():
+        if attribute.type != ir.AttributeType.GRAPH:
+            continue
+        for inner in attribute.as_graph().all_nodes():
+            for index in range(len(inner.inputs)):
+                inner.replace_input_with(index, None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, ClassVar
 
 from passes.base import CLEANING, Outcome, Pass
+from passes.graph import detach_subgraphs
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,10 @@ def _sweep(graph: ir.Graph) -> int:
     for node in reversed(list(graph)):
         if not any(o.uses() or o.is_graph_output() for o in node.outputs):
             graph.remove(node, safe=True)
-            _detach_subgraphs(node)
+            detach_subgraphs(node)
             changes += 1
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
             del graph.initializers[name]
             changes += 1
     return changes
-
-
-def _detach_subgraphs(node: ir.Node) -> None:
-    """What a removed If or Loop took from outside is not used by it any more."""
-    for attribute in node.attributes.values():
-        if attribute.type != ir.AttributeType.GRAPH:
-            continue
-        for inner in attribute.as_graph().all_nodes():
-            for index in range(len(inner.inputs)):
-                inner.replace_input_with(index, None)

@@ -119,7 +119,7 @@ def fold_affine(node: ir.Node, scale: Array | None, shift: Array | None) -> None
     if shift is not None:
         bias = bias + shift.astype(np.float64)
     if value is not None or np.any(bias):
-        _set_bias(node, bias.astype(weight.dtype))
+        set_bias(node, bias.astype(weight.dtype))
 
 
 def _array(value: ir.Value) -> Array:
@@ -140,7 +140,8 @@ def _broadcast(node: ir.Node, weight: Array, scale: Array) -> Array:
     return rows.reshape(weight.shape[0], weight.shape[1], *(1,) * (weight.ndim - 2))
 
 
-def _set_bias(node: ir.Node, array: Array) -> None:
+def set_bias(node: ir.Node, array: Array) -> None:
+    """Give the node a bias of its own, in the place of the one it has."""
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         replace_constant(node, 2, array)
         return
