@@ -170,7 +170,7 @@ class Convert(Talk, Output, Source, Shapes, SizeGate, Explain, OptimizeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimize(Talk, Output, Shapes, SizeGate, Explain, OptimizeConfig):
+class Optimize(Talk, Output, Shapes, Data, SizeGate, Explain, OptimizeConfig):
     """Exact graph passes; the outputs stay the same."""
 
     model: str = field(metadata={"help": "An ONNX file.", "positional": True})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import UsageError
+from infer_tool.data import open_dataset
 from infer_tool.metrics import TOP_K, Evaluation, check_labels, choose_metric
 from infer_tool.timing import Contestant, measure
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from infer_runtime import TensorInfo
+    from infer_tool.config import Data
     from infer_tool.data import Dataset
     from infer_tool.engines import Engine
     from infer_tool.report.model import Accuracy, Latency
@@ -28,6 +30,26 @@ def feed_batch(inputs: Sequence[TensorInfo], wanted: int = BATCH) -> int:
     if len(sizes) > 1:
         raise UsageError(f"the inputs have different fixed batch sizes: {sorted(sizes)}")
     return sizes.pop() if sizes else wanted
+
+
+def data_feeds(
+    config: Data, inputs: Sequence[TensorInfo], batch: int, samples: int
+) -> list[dict[str, Any]]:
+    """Batches of the user's samples: as many as the configuration says, else up to `samples`.
+
+    Raises:
+        UsageError: the data does not fit, or is less than one batch of the model.
+
+    """
+    assert config.data is not None
+    dataset = open_dataset(config.data, inputs, preprocess=config.preprocess)
+    dataset = dataset.subset(min(config.samples or samples, len(dataset)))
+    fixed = any(i.shape and isinstance(i.shape[0], int) for i in inputs)
+    size = feed_batch(inputs, batch)
+    feeds = [feed for feed, _ in full_batches(dataset, size, fixed)]
+    if not feeds:
+        raise UsageError(f"{config.data}: {len(dataset)} samples, the model takes {size} at once")
+    return feeds
 
 
 def full_batches(dataset: Dataset, size: int, fixed: bool) -> Any:

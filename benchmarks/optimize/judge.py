@@ -41,7 +41,8 @@ def interface(path: str) -> list[Any]:
 def _dims(kind: Any) -> list[Any]:
     """Some exporters write a dynamic dimension as -1."""
     dims = kind.shape.dim
-    return [d.dim_param or (d.dim_value if d.dim_value >= 0 else "") for d in dims]
+    fixed = [d.WhichOneof("value") == "dim_value" and d.dim_value >= 0 for d in dims]
+    return [d.dim_value if f else d.dim_param for d, f in zip(dims, fixed, strict=True)]
 
 
 def check(session: Any, given: dict[str, Any], wanted: list[Any]) -> float:

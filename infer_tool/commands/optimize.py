@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from infer_runtime import Session
 from infer_runtime.errors import UsageError
+from infer_tool.evaluate import data_feeds
 from infer_tool.files import check_output
 from infer_tool.gates import parse_limits
 from infer_tool.importers.detect import detect
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from infer_tool.config import Optimize
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
+
+PROOF_BATCH, PROOF_SAMPLES = 4, 8  # each round of passes runs them all on the reference runtime
 
 
 def run(config: Optimize, ui: Terminal) -> Report:
@@ -36,7 +39,11 @@ def run(config: Optimize, ui: Terminal) -> Report:
         raise UsageError(f"{config.model}: is {kind}, not ONNX; use infertool convert")
     report = new_report("optimize", config)
     imported = load_model(report, ui, config.model)
-    feeds = proof_feeds(Session(imported.model).inputs, config.seed, config.shape)
+    inputs = Session(imported.model).inputs
+    if config.data is None:
+        feeds = proof_feeds(inputs, config.seed, config.shape)
+    else:
+        feeds = data_feeds(config, inputs, PROOF_BATCH, PROOF_SAMPLES)
     wanted = prove_import(report, ui, imported, feeds, config.tolerance)
     model = optimise(report, ui, imported.model, config, feeds)
     write_verified(report, ui, model, config, feeds, wanted)

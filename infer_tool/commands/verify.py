@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, UsageError
-from infer_tool.data import open_dataset
 from infer_tool.engines import open_engine
 from infer_tool.engines.reference import ReferenceEngine
-from infer_tool.evaluate import feed_batch, full_batches
+from infer_tool.evaluate import data_feeds
 from infer_tool.ledger import new_report, stage
 from infer_tool.report.model import OutputCheck
 from infer_tool.report.write import check_report_folder
@@ -74,14 +73,7 @@ def _same_inputs(
 def _feeds(config: Verify, inputs: tuple[TensorInfo, ...]) -> list[dict[str, Any]]:
     if config.data is None:
         return proof_feeds(inputs, config.seed, config.shape, SEEDED_BATCHES)
-    dataset = open_dataset(config.data, inputs, preprocess=config.preprocess)
-    dataset = dataset.subset(min(config.samples or DEFAULT_SAMPLES, len(dataset)))
-    fixed = any(i.shape and isinstance(i.shape[0], int) for i in inputs)
-    size = feed_batch(inputs, VERIFY_BATCH)
-    feeds = [feed for feed, _ in full_batches(dataset, size, fixed)]
-    if not feeds:
-        raise UsageError(f"{config.data}: {len(dataset)} samples, the model takes {size} at once")
-    return feeds
+    return data_feeds(config, inputs, VERIFY_BATCH, DEFAULT_SAMPLES)
 
 
 def _reference_outputs(

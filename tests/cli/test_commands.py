@@ -354,3 +354,16 @@ def test_inspect_memory(cli, tiny, samples) -> None:
     shown = cli("inspect", samples / "digits_cnn.onnx", "--memory", "--shape", "image:4x1x8x8")
     assert shown.status == 0, shown.err
     assert "Live at the peak" in shown.out
+
+
+def test_optimize_is_proven_on_the_users_data(cli, samples, tmp_path) -> None:
+    source, output = samples / "digits_cnn.onnx", tmp_path / "m.onnx"
+    data = ["--data", samples / "digits.npz", "--samples", 6, "--json"]
+    outcome = cli("optimize", source, "-o", output, *data)
+    assert outcome.status == 0, outcome.err
+    compare = next(s for s in json.loads(outcome.out)["stages"] if s["name"] == "compare")
+    assert compare["options"]["samples"] == 2, "batches of four and of two"
+    assert cli("verify", source, output, "--data", samples / "digits.npz").status == 0
+    outcome = cli("optimize", source, "-o", output, "--force", "--data", tmp_path / "none.npz")
+    assert outcome.status == 2
+    assert "none.npz" in outcome.err
