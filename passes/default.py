@@ -29,12 +29,14 @@ from passes.lift_constants import LiftConstants
 from passes.matmul_to_gemm import MatMulToGemm
 from passes.merge_casts import MergeCasts
 from passes.merge_clips import MergeClips
+from passes.merge_pads import MergePads
 from passes.merge_reshapes import MergeReshapes
 from passes.merge_scales import MergeScales
 from passes.merge_slices import MergeSlices
 from passes.merge_transposes import MergeTransposes
 from passes.pad_into_conv import PadIntoConv
 from passes.push_transposes import PushTransposes
+from passes.reduce_strength import ReduceStrength
 from passes.remove_unused import RemoveUnused
 from passes.sequence_to_split import SequenceToSplit
 from passes.transpose_to_reshape import TransposeToReshape
@@ -62,6 +64,7 @@ PASSES: tuple[Pass, ...] = (
     MergeReshapes(),
     MergeSlices(),
     FlattenConcats(),
+    MergePads(),  # before PadIntoConv, which looks at one Pad
     FuseHardSwish(),  # before FuseHardSigmoid, which would take a part of it
     FuseHardSigmoid(),
     FuseGelu(),
@@ -71,6 +74,7 @@ PASSES: tuple[Pass, ...] = (
     FuseInstanceNorm(),
     MergeClips(),
     MergeScales(),
+    ReduceStrength(),  # after the fusions, which know the plain forms
     PadIntoConv(),  # before the fusions, which then see Conv and its neighbour
     MatMulToGemm(),  # before the fusions into Gemm
     FoldBatchNorm(),
