@@ -70,9 +70,9 @@ def _resolved(info: TensorInfo, symbols: Mapping[str, int]) -> tuple[int, ...]:
 
 def _draw(generator: np.random.Generator, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     if dtype == np.dtype(bool):
-        return generator.integers(0, 2, shape).astype(bool)
+        return np.asarray(generator.integers(0, 2, shape), bool)
     if dtype == np.dtype(object):
         return np.full(shape, "text", object)
     if np.issubdtype(dtype, np.integer):
-        return generator.integers(0, SMALL, shape).astype(dtype)
-    return (generator.standard_normal(shape) + MEAN).astype(dtype)
+        return np.asarray(generator.integers(0, SMALL, shape), dtype)
+    return np.asarray(generator.standard_normal(shape) + MEAN, dtype)

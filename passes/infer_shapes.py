@@ -6,10 +6,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import onnx_ir as ir
+
 from passes.base import CLEANING, Outcome, Pass, all_nodes
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class InferShapes(Pass):
 
         if model.graph.meta.get(_SEEN) == _vague(model):
             return Outcome(0)  # on a large graph this takes longer than all other passes
-        kept = [(v, v.shape, v.type) for v in (*model.graph.inputs, *model.graph.outputs)]
+        fixed = (*model.graph.inputs, *model.graph.outputs, *_sequences(model))
+        kept = [(v, v.shape, v.type) for v in fixed]
         logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
         disabled, logger.disabled = logger.disabled, True
         try:
@@ -40,6 +43,16 @@ class InferShapes(Pass):
             value.shape, value.type = shape, type_
         model.graph.meta[_SEEN] = _vague(model)
         return Outcome(0)
+
+
+def _sequences(model: ir.Model) -> Iterator[ir.Value]:
+    """Values that are no tensors; onnx_ir would note the type of their elements as theirs."""
+    for node in all_nodes(model):
+        makes_tensor = node.op_type in ("SequenceAt", "SequenceLength", "ConcatFromSequence")
+        for output in node.outputs:
+            is_other = output.type is not None and not isinstance(output.type, ir.TensorType)
+            if is_other or ("Sequence" in node.op_type and not makes_tensor):
+                yield output
 
 
 _SEEN = "infertool.shapes"

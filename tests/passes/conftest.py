@@ -11,6 +11,7 @@ import pytest
 
 from infer_runtime import Session
 from passes.feeds import random_feeds
+from passes.infer_shapes import InferShapes
 from passes.verify import verify
 
 
@@ -68,6 +69,18 @@ def apply_pass():
 def make():
     """`build` as a fixture."""
     return build
+
+
+@pytest.fixture(scope="session")
+def make_known():
+    """`build` as a fixture, with the shapes of all values inferred."""
+
+    def known(text: str, **constants: np.ndarray) -> ir.Model:
+        model = build(text, **constants)
+        InferShapes().apply(model)
+        return model
+
+    return known
 
 
 @pytest.fixture(scope="session")
