@@ -16,9 +16,9 @@ from infer_tool.ledger import append_passes, describe, set_facts, stage
 from infer_tool.onnxsim import OnnxSim
 from infer_tool.units import parse_shape
 from passes.compare import Difference, compare_outputs
+from passes.default import PASSES
 from passes.facts import facts
 from passes.feeds import random_feeds
-from passes.pipeline import PASSES
 from passes.pipeline import optimize as run_passes
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from infer_runtime import Session
 from infer_runtime.errors import ModelError, UsageError
 from passes.base import Outcome, Pass
 from passes.config import OptimizeConfig
+from passes.default import PASSES
 from passes.facts import facts, macs_by_node
-from passes.pipeline import PASSES, optimize
+from passes.pipeline import optimize
 from passes.verify import verify
 
 TEXT = """t (float[N,4] x, float[4,4] w, float[4] k) => (float[N,4] y)

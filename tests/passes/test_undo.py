@@ -12,8 +12,9 @@ import pytest
 from infer_runtime.errors import LimitError
 from passes.base import EXTERNAL, Outcome, Pass, RewriteRule, is_op
 from passes.config import OptimizeConfig
+from passes.default import PASSES
 from passes.graph import remove_node, replace_value
-from passes.pipeline import PASSES, optimize
+from passes.pipeline import optimize
 
 # Clip(0, 6) changes nothing where its input is within 0 and 6, as everything after a Sigmoid is.
 TEXT = """t (float[4] x, float lo, float hi) => (float[4] y)

@@ -15,7 +15,7 @@ from infer_runtime import Session
 from infer_tool import optimize
 from infer_tool.onnxsim import OnnxSim
 from passes.config import OptimizeConfig
-from passes.pipeline import PASSES
+from passes.default import PASSES
 from passes.pipeline import optimize as run_passes
 
 TEXT = """<ir_version: 10, opset_import: ["": 20]> t (float[N,2,4] x) => (float[N,4,2] y)
