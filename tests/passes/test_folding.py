@@ -233,6 +233,11 @@ def test_affine_must_not(apply_pass, make, op, shape, operands, reason) -> None:
     assert [r.reason for r in outcome.refusals if reason and reason in r.reason] or reason is None
 
 
+def test_a_sign_folds(apply_pass, make) -> None:
+    text = "t (float[1,4,6,6] x, float[8,4,3,3] w) => (float[] y) { c = Conv(x, w)  y = Neg(c) }"
+    assert apply_pass(FoldAffine(), make(text, w=_f(8, 4, 3, 3)))[0] == ["Conv"]
+
+
 def test_division_by_zero_is_left_alone(make) -> None:
     text = """t (float[3,4] x, float[4,5] w, float[5] k) => (float[] y)
     { c = Gemm(x, w)  y = Div(c, k) }"""
