@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     Progress = Callable[[str], None]
 
 MAX_ROUNDS = 10
+# What a pass raises that takes something for granted which is not so; it is undone and reported.
+FAULTS = (ModelError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 
 
 @dataclass
@@ -125,7 +127,7 @@ def _rounds(run: _Run, chosen: Sequence[Pass], progress: Progress) -> bool:
             if not changed:
                 break
             found = _difference(run)
-        except (ModelError, ValueError):
+        except FAULTS:
             return False
         if not found.max_rel <= run.tolerance:
             return False
@@ -168,7 +170,7 @@ def _careful_step(run: _Run, item: Pass) -> int:
     try:
         changes = _step(run, item)
         found = _difference(run) if changes else EQUAL
-    except (ModelError, ValueError) as error:
+    except FAULTS as error:
         broken = str(error)
     if not found.max_rel <= run.tolerance:
         broken = f"it changed the outputs: max rel {found.max_rel:.3g}, limit {run.tolerance:g}"

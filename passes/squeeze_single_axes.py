@@ -9,7 +9,7 @@ import numpy as np
 
 from passes.base import RewriteRule, is_op
 from passes.graph import add_initializer
-from passes.match import argument, dims, ints, replace_node
+from passes.match import argument, dims, ints, replace_node, scalar
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,10 +30,7 @@ class SqueezeSingleAxes(RewriteRule):
     def match(self, node: ir.Node) -> bool:
         """A reduction, or a Gather by a constant number."""
         if is_op(node, "Gather"):
-            index = node.inputs[1]
-            return (
-                index is not None and index.const_value is not None and index.const_value.size == 1
-            )
+            return scalar(node.inputs[1]) is not None
         return is_op(node, *REDUCTIONS)
 
     def check(self, node: ir.Node) -> str | None:
@@ -46,7 +43,7 @@ class SqueezeSingleAxes(RewriteRule):
     def rewrite(self, node: ir.Node) -> None:
         """Only the shape changes."""
         axes = _axes(node)
-        if is_op(node, *REDUCTIONS) and node.attributes.get_int("keepdims", 1):
+        if is_op(node, *REDUCTIONS) and bool(node.attributes.get_int("keepdims", 1)):
             replace_node(node, "Identity", node.inputs[:1])
             return
         name = f"{node.outputs[0].name}_axes"
