@@ -39,6 +39,7 @@ from passes.push_transposes import PushTransposes
 from passes.reduce_strength import ReduceStrength
 from passes.remove_unused import RemoveUnused
 from passes.sequence_to_split import SequenceToSplit
+from passes.squeeze_single_axes import SqueezeSingleAxes
 from passes.transpose_to_reshape import TransposeToReshape
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ PASSES: tuple[Pass, ...] = (
     EliminateExpand(),
     EliminateIdentity(),  # after folding, which makes shapes and casts provable
     MergeCasts(),
+    SqueezeSingleAxes(),  # before MergeReshapes, which merges what becomes of it
     PushTransposes(),  # before MergeTransposes and TransposeToReshape: it needs both ends
     MergeTransposes(),
     TransposeToReshape(),  # after MergeTransposes, which may leave nothing to reshape

@@ -9,7 +9,8 @@ import numpy as np
 
 from passes.base import RewriteRule, is_op
 from passes.graph import constant, is_constant
-from passes.weights import absorb, channels, copy_reason, fold_affine, foldable_reason
+from passes.match import producer
+from passes.weights import LINEAR, absorb, channels, copy_reason, fold_affine, foldable_reason
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,6 +24,7 @@ class FoldAffine(RewriteRule):
 
     Given:  c = Conv | ConvTranspose | Gemm (x, W, b)
             y = Add(c, k) | Sub(c, k) | Mul(c, k) | Div(c, k)   k: one constant for each channel
+            or y = Neg(c)
     Result: y = Conv(x, W * s, b * s + t)
     """
 
@@ -30,6 +32,8 @@ class FoldAffine(RewriteRule):
 
     def match(self, node: ir.Node) -> bool:
         """Arithmetic of a linear node's output and a constant."""
+        if is_op(node, "Neg"):
+            return producer(node.inputs[0], *LINEAR) is not None
         if not is_op(node, "Add", "Sub", "Mul", "Div"):
             return False
         linear, other = _operands(node)
@@ -41,6 +45,8 @@ class FoldAffine(RewriteRule):
         if reason := foldable_reason(linear, node):
             return reason
         assert linear is not None
+        if is_op(node, "Neg"):
+            return copy_reason(linear, node)
         if _per_channel(linear, other) is None:
             return "the constant is not one value for each channel"
         factor = constant(other)
@@ -52,12 +58,13 @@ class FoldAffine(RewriteRule):
         """Fold; the linear node takes over the output."""
         linear, other = _operands(node)
         assert linear is not None
-        k = _per_channel(linear, other)
+        k = -np.ones(channels(linear)) if is_op(node, "Neg") else _per_channel(linear, other)
         assert k is not None
         scale, shift = {
             "Add": (None, k),
             "Sub": (None, -k),
             "Mul": (k, None),
+            "Neg": (k, None),
             "Div": (1 / k, None),
         }[node.op_type]
         fold_affine(linear, scale, shift)
@@ -66,14 +73,15 @@ class FoldAffine(RewriteRule):
 
 def _operands(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
     """The linear node and the other operand; Sub and Div only with the linear node first."""
+    if is_op(node, "Neg"):
+        return producer(node.inputs[0], *LINEAR), None
     first, second = node.inputs[0], node.inputs[1]
     pairs = [(first, second)]
     if node.op_type in ("Add", "Mul"):
         pairs.append((second, first))
     for value, other in pairs:
-        producer = value.producer() if value is not None else None
-        if is_op(producer, "Conv", "ConvTranspose", "Gemm"):
-            return producer, other
+        if (linear := producer(value, *LINEAR)) is not None:
+            return linear, other
     return None, None
 
 

@@ -76,7 +76,18 @@ class _LeavesGarbage(Pass):
         return Outcome(1)
 
 
-@pytest.mark.parametrize("bad", [_DoublesABias(), _LeavesGarbage()])
+@dataclass(frozen=True)
+class _Assumes(Pass):
+    """A pass that takes something for granted."""
+
+    name: ClassVar[str] = "assumes"
+
+    def apply(self, model: ir.Model) -> Outcome:
+        """Look for what is not there."""
+        return Outcome(len(model.graph.initializers["nothing"].uses()))
+
+
+@pytest.mark.parametrize("bad", [_DoublesABias(), _LeavesGarbage(), _Assumes()])
 def test_a_wrong_pass_is_undone(make, bad) -> None:
     model = _model(make)
     result = optimize(model, passes=[bad, *PASSES])

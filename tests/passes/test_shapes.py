@@ -15,6 +15,7 @@ from passes.merge_reshapes import MergeReshapes
 from passes.merge_transposes import MergeTransposes
 from passes.pipeline import optimize
 from passes.push_transposes import PushTransposes
+from passes.squeeze_single_axes import SqueezeSingleAxes
 from passes.transpose_to_reshape import TransposeToReshape
 
 
@@ -243,3 +244,23 @@ def test_neutral_arithmetic_goes(apply_pass, make_known, node, goes) -> None:
         e=_i(2**63 - 1), g=_i(1), r=_i(-1, 3),
     )  # fmt: skip
     assert (apply_pass(EliminateIdentity(), model, x=(2, 3))[0] == ["Abs"]) == goes
+
+
+@pytest.mark.parametrize(
+    ("node", "op"),
+    [
+        ("Gather<axis=1>(x, n)", "Squeeze"),
+        ("ReduceMean<keepdims=0>(x, b)", "Squeeze"),
+        ("ReduceMax(x, b)", "Identity"),
+        ("Gather<axis=1>(x, v)", "Gather"),  # a vector keeps the axis
+        ("Gather<axis=0>(x, n)", "Gather"),
+        ("ReduceSum(x, a)", "ReduceSum"),
+        ("ReduceSum(x)", "ReduceSum"),
+        ("ReduceL2(x, b)", "ReduceL2"),  # has no sign
+    ],
+)
+def test_the_only_element_of_an_axis_is_itself(apply_pass, make_known, node, op) -> None:
+    text = f"""t (float[N,1,4] x, int64 n, int64[1] v, int64[1] a, int64[1] b) => (float[] y)
+    {{ y = {node} }}"""
+    model = make_known(text, n=np.int64(0), v=_i(0), a=_i(0), b=_i(1))
+    assert apply_pass(SqueezeSingleAxes(), model, x=(2, 1, 4))[0] == [op]
