@@ -63,7 +63,7 @@ def run(config: Quantize, ui: Terminal) -> Report:
     check_report_folder(config.report)
     parse_limits(config)
     report = new_report("quantize", config)
-    imported = load_model(report, ui, config.model, config.input)
+    imported = load_model(report, ui, config.model, config)
     inputs = Session(imported.model).inputs
     calibration, evaluation = open_parts(config, inputs, report)
     feeds = proof_feeds(inputs, config.seed, config.shape)
