@@ -37,7 +37,8 @@ def sessions(node: str, x, others):
     """With the other inputs as graph inputs, and with them as initialisers."""
     names = "abcd"[: len(others)]
     declared = ", ".join(
-        f"{ir.DataType.from_numpy(v.dtype)}[] {n}".lower() for n, v in zip(names, others)
+        f"{ir.DataType.from_numpy(v.dtype)}[] {n}".lower()
+        for n, v in zip(names, others, strict=True)
     )
     text = f'<ir_version: 8, opset_import: ["": 17]> g (float[] x, {declared}) => (float[] y) {{ y = {node} }}'
     both = []
