@@ -129,8 +129,10 @@ def _quantise(
     ):
         result = quantize_model(source, _feeds(source, calibration, advance), config)
         set_facts(line, facts(source), facts(result.model))
-        line.options = {"scheme": config.scheme, "calibration": config.calibration}
+        options = ("scheme", "calibration", "rounding", "bias_correction")
+        line.options = {name: getattr(config, name) for name in options}
         line.refusals = list(result.refusals)
+        report.warnings += result.notes
         if config.calib == "synthetic":
             result.model.metadata_props["infertool.calibration"] = "synthetic"
     report.coverage = result.coverage
