@@ -12,6 +12,8 @@ from passes.merge_transposes import permutation
 from passes.traits import is_reshaping
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
 
 
@@ -58,8 +60,11 @@ def keeps_order(node: ir.Node) -> bool:
     if not is_op(node, "Transpose"):
         return is_reshaping(node)
     sizes, perm = dims(node.inputs[0]), permutation(node)
-    if sizes is None or perm is None:
-        return False
+    return sizes is not None and perm is not None and order_stays(sizes, perm)
+
+
+def order_stays(sizes: Dims, perm: Sequence[int]) -> bool:
+    """Does a Transpose move only axes of size 1?"""
     long = [axis for axis in perm if sizes[axis] != 1]
     return long == sorted(long)
 
