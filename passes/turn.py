@@ -36,7 +36,7 @@ class Turned:
 
 def turn(node: ir.Node, perm: Perm) -> Turned | None:
     """The node for inputs turned by `perm`; None where there is no such node, or none is known."""
-    if not is_op(node, node.op_type) or any(rank(o) is None for o in node.outputs):
+    if not is_op(node, node.op_type):
         return None
     if is_unary(node):
         return Turned()
@@ -64,17 +64,15 @@ def _broadcast(node: ir.Node, perm: Perm) -> Turned | None:
             data.append(index)
         elif size > 0:
             return None
-    return Turned(tuple(data)) if data and rank(node.outputs[0]) == len(perm) else None
+    return Turned(tuple(data)) if data else None
 
 
-def _axis(default: int | None) -> Callable[[ir.Node, Perm], Turned | None]:
+def _axis(default: int) -> Callable[[ir.Node, Perm], Turned | None]:
     """Operators whose attribute names one axis, and whose result has the same number of them."""
 
     def rule(node: ir.Node, perm: Perm) -> Turned | None:
         axis = node.attributes.get("axis")
         place = default if axis is None else axis.as_int()
-        if place is None or rank(node.outputs[0]) != len(perm):
-            return None
         return Turned(attributes={"axis": perm.index(place % len(perm))})
 
     return rule
@@ -116,7 +114,7 @@ def _places(axes: Sequence[int], perm: Perm) -> list[int]:
 def _reduce(node: ir.Node, perm: Perm) -> Turned | None:
     given, keepdims = argument(node, 1), bool(node.attributes.get_int("keepdims", 1))
     if given is None:
-        return Turned(keeps=not keepdims) if rank(node.outputs[0]) in (0, len(perm)) else None
+        return Turned(keeps=not keepdims)
     axes = ints(given)
     if axes is None or not axes:
         return None

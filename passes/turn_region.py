@@ -92,8 +92,9 @@ def _rewrite(node: ir.Node, turned: Turned) -> None:
         node.resize_inputs(max(len(node.inputs), index + 1))
         old = constant(node.inputs[index])
         new = np.array(vector, np.int64 if old is None else old.dtype)
-        new = new.reshape(-1 if old is None else old.shape or ())
-        value = add_initializer(node.graph, f"{node.outputs[0].name}_turned", new)
+        name = f"{node.outputs[0].name}_turned"
+        is_number = old is not None and old.ndim == 0
+        value = add_initializer(node.graph, name, new.reshape(() if is_number else -1))
         node.replace_input_with(index, value)
     used = [index for index, value in enumerate(node.inputs) if value is not None]
     node.resize_inputs(max(used) + 1)
