@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from passes.match import Dims
     from passes.min_cut import Place
 
 SOURCE, SINK = "as it is", "turned"
@@ -131,14 +132,17 @@ class _Bundle:
 
 
 def _bundle(region: Region, value: ir.Value) -> _Bundle | None:
-    """None for a value whose Transpose costs nothing."""
-    sizes = dims(value)
-    if sizes is not None and order_stays(sizes, region.perm):
-        return None
-    known = sizes or (USUAL,) * len(region.perm)
-    price = ONE + prod(d if isinstance(d, int) else USUAL for d in known)
+    """None for a value that nobody reads in one of the two orders."""
     readers = tuple(dict.fromkeys(_readers(region, value)))
+    price = _price(dims(value) or (USUAL,) * len(region.perm), region.perm)
     return _Bundle(_maker(region, value), readers, price) if readers else None
+
+
+def _price(sizes: Dims, perm: Perm) -> int:
+    """Next to nothing for a Transpose that becomes a Reshape."""
+    if order_stays(sizes, perm):
+        return 1
+    return ONE + prod(d if isinstance(d, int) else USUAL for d in sizes)
 
 
 def _maker(region: Region, value: ir.Value) -> Place:
