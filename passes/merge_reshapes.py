@@ -9,11 +9,10 @@ from passes.base import CLEANING, RewriteRule, is_op
 from passes.fold_reshapes import constant_target, to_reshape
 from passes.match import Dims, argument, dims, ints, producer
 from passes.merge_transposes import permutation
+from passes.permutations import moves_ones
 from passes.traits import is_reshaping
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import onnx_ir as ir
 
 
@@ -60,13 +59,7 @@ def keeps_order(node: ir.Node) -> bool:
     if not is_op(node, "Transpose"):
         return is_reshaping(node)
     sizes, perm = dims(node.inputs[0]), permutation(node)
-    return sizes is not None and perm is not None and order_stays(sizes, perm)
-
-
-def order_stays(sizes: Dims, perm: Sequence[int]) -> bool:
-    """Does a Transpose move only axes of size 1?"""
-    long = [axis for axis in perm if sizes[axis] != 1]
-    return long == sorted(long)
+    return sizes is not None and perm is not None and moves_ones(sizes, perm)
 
 
 def _squeezes_ones(node: ir.Node) -> bool:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from passes.base import RewriteRule, is_op
 from passes.merge_transposes import permutation
+from passes.permutations import inverse
 from passes.regions import find_region
-from passes.turn import inverse
 from passes.turn_region import turn_region
 
 if TYPE_CHECKING:
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from passes.base import Outcome
-    from passes.regions import Region
-    from passes.turn import Perm
+    from passes.regions import Looked, Region
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class PushTransposes(RewriteRule):
         for region in _regions(node, looked_at):
             if region.turned:
                 return None
-            looked_at |= {(id(member), region.perm) for member in region.nodes}
+            looked_at |= {(id(member), found.reads) for member, found in region.nodes.items()}
         return "no Transposes cancel on the other side"
 
     def rewrite(self, node: ir.Node) -> None:
@@ -69,7 +68,7 @@ def _graph(node: ir.Node) -> ir.Graph | ir.Function:
     return node.graph
 
 
-def _regions(node: ir.Node, but: Collection[tuple[int, Perm]] = ()) -> Iterator[Region]:
+def _regions(node: ir.Node, but: Collection[Looked] = ()) -> Iterator[Region]:
     """Before the Transpose, which then is applied to all of it, and behind it, the other way."""
     perm, before = permutation(node), node.inputs[0]
     assert perm is not None

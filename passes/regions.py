@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from passes.base import is_op
 from passes.graph import is_constant
 from passes.match import dims, producer
-from passes.merge_reshapes import order_stays
 from passes.merge_transposes import permutation
 from passes.min_cut import FOREVER, Flow
-from passes.turn import Perm, Turned, inverse, turn
+from passes.permutations import Perm, inverse, is_still, moves_ones, turned_by
+from passes.turn import Turned, turn
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from passes.match import Dims
     from passes.min_cut import Place
 
+Looked: TypeAlias = tuple[int, Perm]  # a node by `id`, and how it would be read
 SOURCE, SINK = "as it is", "turned"
 ONE = 1 << 40  # a Transpose counts more than all elements that others move
 USUAL = 16  # for a dynamic dimension
@@ -29,40 +31,43 @@ LARGER = 2  # times as many elements may be moved when there are fewer Transpose
 
 @dataclass
 class Region:
-    """Connected nodes that can be turned by `perm`, how, and which of them gain."""
+    """Connected nodes that can be turned, each value by its own permutation, and the ones to turn.
 
-    perm: Perm
+    The permutations differ where axes come or go.
+    """
+
+    values: dict[ir.Value, Perm]
     nodes: dict[ir.Node, Turned] = field(default_factory=dict)
-    values: dict[ir.Value, None] = field(default_factory=dict)
     turned: dict[ir.Node, Turned] = field(default_factory=dict)
+
+    def add(self, node: ir.Node, found: Turned) -> list[ir.Value]:
+        """Take a node in; returns the values that it brings. It must agree on all it has."""
+        perms = dict(_values(node, found))
+        if any(self.values.get(value, perm) != perm for value, perm in perms.items()):
+            return []
+        self.nodes[node] = found
+        fresh = [value for value in perms if value not in self.values]
+        self.values |= perms
+        return fresh
 
     def reads_turned(self, user: ir.Node, index: int) -> bool:
         """Is this one of the inputs that would come turned?"""
-        found = self.nodes.get(user)
-        return found is not None and index in found.data
+        return user in self.nodes and _comes_turned(self.nodes[user], index)
 
 
-def find_region(
-    start: ir.Value, perm: Perm, but: Collection[tuple[int, Perm]] = ()
-) -> Iterator[Region]:
-    """The region around a value without the nodes (by `id`) in `but`; nothing when it is empty."""
+def find_region(start: ir.Value, perm: Perm, but: Collection[Looked] = ()) -> Iterator[Region]:
+    """The region around a value without what is in `but`; nothing when it is empty."""
     if is_constant(start):
         return
-    region = Region(perm)
+    region = Region({start: perm})
     waiting = [start]
-    region.values[start] = None
     while waiting:
         value = waiting.pop()
         for node in _neighbours(value):
-            if node in region.nodes or (id(node), perm) in but:
+            found = None if node in region.nodes else turn(node, value, region.values[value])
+            if found is None or not _has(node, found, value) or (id(node), found.reads) in but:
                 continue
-            found = turn(node, perm)
-            if found is None or not _reads_or_makes(node, found, value):
-                continue
-            region.nodes[node] = found
-            fresh = [v for v in _values(node, found) if v not in region.values]
-            region.values |= dict.fromkeys(fresh)
-            waiting += fresh
+            waiting += region.add(node, found)
     if region.nodes:
         region.turned = _best(region)
         yield region
@@ -79,26 +84,27 @@ def _neighbours(value: ir.Value) -> Iterator[ir.Node]:
             yield user
 
 
-def _reads_or_makes(node: ir.Node, turned: Turned, value: ir.Value) -> bool:
-    """Is the value one that comes turned, and not a scale, an index or a result that stays?"""
-    makes = value in node.outputs and not turned.keeps
-    return makes or any(node.inputs[i] is value for i in turned.data)
+def _has(node: ir.Node, found: Turned, value: ir.Value) -> bool:
+    """Is the value one that comes turned, and not a scale or an index?"""
+    return value in node.outputs or any(node.inputs[i] is value for i in found.data)
 
 
-def _values(node: ir.Node, turned: Turned) -> Iterator[ir.Value]:
-    for index in turned.data:
-        value = node.inputs[index]
-        if value is not None and not is_constant(value):
-            yield value
-    if not turned.keeps:
-        yield from (o for o in node.outputs if o.name)
+def _comes_turned(found: Turned, index: int) -> bool:
+    return index in found.data and not is_still(found.reads)
+
+
+def _values(node: ir.Node, found: Turned) -> Iterator[tuple[ir.Value, Perm]]:
+    for index, value in enumerate(node.inputs):
+        if value is not None and _comes_turned(found, index) and not is_constant(value):
+            yield value, found.reads
+    if not is_still(found.gives):
+        yield from ((output, found.gives) for output in node.outputs if output.name)
 
 
 def _best(region: Region) -> dict[ir.Node, Turned]:
     """The nodes to turn; none when that saves nothing."""
     bundles = [b for value in region.values if (b := _bundle(region, value)) is not None]
     flow = Flow()
-    flow.connect(SOURCE, SINK, 0)
     for bundle in bundles:
         bundle.add_to(flow)
     sink_side = flow.sink_side(SOURCE, SINK)
@@ -133,37 +139,41 @@ class _Bundle:
 
 def _bundle(region: Region, value: ir.Value) -> _Bundle | None:
     """None for a value that nobody reads in one of the two orders."""
-    readers = tuple(dict.fromkeys(_readers(region, value)))
-    price = _price(dims(value) or (USUAL,) * len(region.perm), region.perm)
-    return _Bundle(_maker(region, value), readers, price) if readers else None
+    perm = region.values[value]
+    sizes = dims(value) or (None,) * len(perm)
+    readers = tuple(dict.fromkeys(_readers(region, value, sizes)))
+    return _Bundle(_maker(region, value), readers, _price(sizes, perm)) if readers else None
 
 
 def _price(sizes: Dims, perm: Perm) -> int:
     """Next to nothing for a Transpose that becomes a Reshape."""
-    if order_stays(sizes, perm):
+    if moves_ones(sizes, perm):
         return 1
     return ONE + prod(d if isinstance(d, int) else USUAL for d in sizes)
 
 
 def _maker(region: Region, value: ir.Value) -> Place:
+    """A Transpose makes whatever order is asked for, for nothing when that is the one it reads."""
     node = value.producer()
     if node is not None and node in region.nodes:
         return node
     before = producer(value, "Transpose")
-    perm = None if before is None else permutation(before)
-    if perm is None:
+    if before is None or (first := permutation(before)) is None:
         return SOURCE
-    # A Transpose by something else becomes another one, whichever order is asked for.
-    return SINK if tuple(perm) == inverse(region.perm) else value
+    both = turned_by(first, region.values[value])
+    sizes = dims(before.inputs[0]) or (None,) * len(both)
+    return SINK if moves_ones(sizes, both) else value
 
 
-def _readers(region: Region, value: ir.Value) -> Iterator[Place]:
+def _readers(region: Region, value: ir.Value, sizes: Dims) -> Iterator[Place]:
+    """A Transpose reads one order as well as the other, but for the one that it makes."""
     if value.is_graph_output():
         yield SOURCE
+    perm = region.values[value]
     for user, index in value.uses():
         if region.reads_turned(user, index):
             yield user
-        elif user.op_type != "Transpose" or user.domain not in ("", "ai.onnx"):
+        elif not is_op(user, "Transpose") or (second := permutation(user)) is None:
             yield SOURCE
-        elif permutation(user) == list(region.perm):
+        elif moves_ones(turned_by(sizes, perm), turned_by(inverse(perm), second)):
             yield SINK

@@ -11,10 +11,11 @@ from passes.base import is_op
 from passes.graph import add_initializer, constant, fresh_name, replace_value
 from passes.match import producer, remove_with_unused
 from passes.merge_transposes import permutation
-from passes.turn import Perm, Turned, inverse, turned_array
+from passes.permutations import Perm, inverse, is_still, turned_array, turned_by
 
 if TYPE_CHECKING:
     from passes.regions import Region
+    from passes.turn import Turned
 
 
 def turn_region(region: Region) -> None:
@@ -23,36 +24,38 @@ def turn_region(region: Region) -> None:
     A value that is turned gets another name: the old one is that of the value it was.
     """
     before: dict[ir.Value, ir.Value] = {}
-    left_over: set[ir.Node] = set()
+    idle: set[ir.Node | None] = set()
     for node, turned in region.turned.items():
-        for index in turned.data:
+        for index in () if is_still(turned.reads) else turned.data:
             value = node.inputs[index]
             if value is not None and value.producer() not in region.turned:
                 if value not in before:
-                    before[value] = _turned_value(value, region.perm, node)
+                    before[value] = _turned_value(value, turned.reads, node)
                 node.replace_input_with(index, before[value])
-                left_over |= {v for v in (value.producer(),) if v is not None}
+                idle.add(value.producer())
         _rewrite(node, turned)
     for node, turned in region.turned.items():
-        for output in () if turned.keeps else node.outputs:
-            left_over |= _give_back(output, region)
-    for node in left_over:
-        if is_op(node, "Transpose"):
-            remove_with_unused(node)
+        for output in () if is_still(turned.gives) else node.outputs:
+            idle |= _give_back(output, turned.gives, region)
+    for left in idle:
+        if left is not None and is_op(left, "Transpose"):
+            remove_with_unused(left)
 
 
 def _turned_value(value: ir.Value, perm: Perm, user: ir.Node) -> ir.Value:
-    """`value` turned: a constant, what a Transpose before it read, or a new Transpose of it."""
+    """`value` turned: a constant, or a Transpose of what a Transpose before it read."""
     array = constant(value)
     if array is not None:
         if array.size == 1:
             return value
         return add_initializer(user.graph, f"{value.name}_turned", turned_array(array, perm))
-    before = producer(value, "Transpose")
-    if before is not None and permutation(before) == list(inverse(perm)):
-        assert before.inputs[0] is not None
-        return before.inputs[0]
-    output = _transpose(value, perm, _graph(user))
+    source, total, before = value, perm, producer(value, "Transpose")
+    first = None if before is None else permutation(before)
+    if before is not None and first is not None and before.inputs[0] is not None:
+        source, total = before.inputs[0], tuple(turned_by(first, perm))
+        if is_still(total):
+            return source
+    output = _transpose(source, total, _graph(user))
     output.name = fresh_name(_graph(user), f"{value.name}_turned")
     output.type, output.shape = value.type, _turned_shape(value, perm)
     return output
@@ -100,22 +103,26 @@ def _rewrite(node: ir.Node, turned: Turned) -> None:
     node.resize_inputs(max(used) + 1)
 
 
-def _give_back(output: ir.Value, region: Region) -> set[ir.Node]:
+def _give_back(output: ir.Value, perm: Perm, region: Region) -> set[ir.Node]:
     """Who reads an output in the old order gets it; returns the Transposes that nobody needs."""
-    idle, others = set(), []
-    for user, index in list(output.uses()):
-        if user not in region.turned or index not in region.turned[user].data:
-            others.append((user, index))
-    kept = _kept(output, region.perm)
+    others = [
+        (user, index)
+        for user, index in output.uses()
+        if user not in region.turned or index not in region.turned[user].data
+    ]
+    kept = _kept(output, perm)
+    idle = {n for n in (kept.producer(),) if n is not None}
     for user, index in others:
-        back = is_op(user, "Transpose") and permutation(user) == list(region.perm)
-        if back and _take_over(user.outputs[0], output):
+        second = permutation(user) if is_op(user, "Transpose") else None
+        rest = None if second is None else turned_by(inverse(perm), second)
+        if rest is not None and is_still(rest) and _take_over(user.outputs[0], output):
             idle.add(user)
+        elif rest is not None and not is_still(rest):
+            user.replace_input_with(index, output)
+            user.attributes["perm"] = ir.AttrInt64s("perm", rest)
         else:
             user.replace_input_with(index, kept)
-    node = kept.producer()
-    assert node is not None
-    return idle | {node}
+    return idle
 
 
 def _take_over(old: ir.Value, new: ir.Value) -> bool:

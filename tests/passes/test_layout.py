@@ -14,6 +14,7 @@ from passes.pipeline import optimize
 from passes.push_transposes import PushTransposes
 
 TURN, BACK = "Transpose<perm=[0,2,3,1]>", "Transpose<perm=[0,3,1,2]>"
+SWAP = "Transpose<perm=[0,2,1]>"
 R = np.random.default_rng(5)
 
 
@@ -34,7 +35,7 @@ CONSTANTS = {
     "begin": _i(0, 1), "end": _i(1, 3), "halves": _i(1, 2), "order": _i(2, 0), "flat": _i(2, -1),
     "pads": _i(0, 1, 0, 0, 0, 0, 2, 0), "few": _i(1, 0, 0, 2), "repeats": _i(1, 2, 1, 1),
     "wide": _i(2, 4, 6, 3), "up": np.float32([1, 2, 2, 1]), "deep": np.float32([1, 2, 1, 2]),
-    "sizes": _i(7, 9),
+    "sizes": _i(7, 9), "ones": _i(2, 4, 6, 1),
 }  # fmt: skip
 TYPES = {"float32": "float", "int64": "int64", "int8": "int8"}
 
@@ -58,6 +59,9 @@ def known(make_known):
         "b = Slice(a, one, far, a2)", "b = Slice(a, begin, end)", "b = Resize(a, , up)",
         'b = Resize<mode="linear", axes=[1,2]>(a, , , sizes)', "b = Tile(a, repeats)",
         "b = Expand(a, wide)", "b = Gather<axis=3>(a, order)", "b, i = TopK<axis=3>(a, two)",
+        "r = ReduceMean<keepdims=0>(a, a2)  p = Unsqueeze(r, a2)  b = Mul(a, p)",
+        "r = ReduceSum<keepdims=0>(a, a3)  p = Reshape(r, ones)  b = Sub(a, p)",
+        "r = Gather<axis=1>(a, n0)  p = Neg(r)  s1 = Unsqueeze(p, one)  b = Mul(a, s1)",
         "p, q = Split<axis=-1>(a, halves)  b = Concat<axis=3>(q, p, image2)",
         "q = QuantizeLinear(a, s, zp)  b = DequantizeLinear(q, s, zp)",
         "q = QuantizeLinear<axis=3>(a, scales, zps)  b = DequantizeLinear<axis=-1>(q, scales, zps)",
@@ -73,7 +77,7 @@ def test_operators_work_in_either_layout(apply_pass, known, between) -> None:
     "after",
     [
         "y = ReduceMean<keepdims=0>(a, a12)", "m = ArgMax<axis=3, keepdims=0>(a)  y = Cast<to=1>(m)",
-        "p = ReduceMax(a, a12)  y = Squeeze(p, a12)", "y = Gather<axis=3>(a, n0)",
+        "p = ReduceMax(a, a12)  q = Squeeze(p, a12)  y = Exp(q)", "y = Gather<axis=3>(a, n0)",
         "y = ReduceSum<keepdims=0>(a)",
     ],
 )  # fmt: skip
@@ -89,7 +93,6 @@ def test_axes_that_go_leave_the_others_in_order(apply_pass, known, after) -> Non
         "p = Reshape(a, flat)  b = Reshape(p, wide)",
         "b = Add(a, v)",  # [3], and no constant that could be given its axes
         "b = Resize(a, , deep)",  # engines know few modes that resize the second axis
-        "r = ReduceMean<keepdims=0>(a, a2)  p = Unsqueeze(r, a2)  b = Mul(a, p)",
         "q = QuantizeLinear<axis=3, block_size=3>(a, blocks)  b = DequantizeLinear(q, s, zp)",
         "b = Gather<axis=1>(a, table)",
         "p = Slice(a, one, far, n)  b = Tile(p, repeats)",  # an axis that is not known
@@ -101,6 +104,29 @@ def test_other_operators_keep_their_layout(known, between) -> None:
     model = known(body)
     PushTransposes().apply(model)
     assert [n.op_type for n in model.graph].count("Transpose") == 2
+
+
+@pytest.mark.parametrize(
+    ("between", "left"),
+    [
+        ("b = Reshape(a, three)  d = Relu(b)  e = Reshape(d, four)", 0),
+        ("b = Squeeze(a, one)  d = Relu(b)  e = Unsqueeze(d, one)", 0),
+        (f"b = Reshape(a, three)  n = {SWAP}(b)  d = Relu(n)  m = {SWAP}(d)  e = Reshape(m, four)", 0),
+        ("b = Reshape(a, two)  d = Relu(b)  e = Reshape(d, four)", 2),
+        ("b = Reshape(a, other)  d = Relu(b)  e = Reshape(d, four)", 2),
+    ],
+)  # fmt: skip
+def test_reshapes_of_single_axes_turn(apply_pass, make_known, between, left) -> None:
+    """A convolution of sequences, written as one of images."""
+    text = f"""t (float[2,5,1,7] x, float[5,5,1,1] w, int64[3] three, int64[4] four, int64[2] two,
+    int64[3] other, int64[1] one) => (float[2,5,1,7] y)
+    {{ c = Conv(x, w)  a = {TURN}(c)  {between}  f = {BACK}(e)  y = Conv(f, w) }}"""
+    constants = {
+        "w": _f(5, 5, 1, 1), "three": _i(2, 7, 5), "four": _i(2, 1, 7, 5), "two": _i(2, 35),
+        "other": _i(7, 2, 5), "one": _i(1),
+    }  # fmt: skip
+    ops, _, _ = apply_pass(PushTransposes(), make_known(text, **constants))
+    assert ops.count("Transpose") == left
 
 
 def test_only_what_gains_is_turned(apply_pass, known) -> None:

@@ -176,7 +176,7 @@ TURN, BACK = "Transpose<perm=[0,2,3,1]>", "Transpose<perm=[0,3,1,2]>"
         (f"a = {TURN}(x)  b = {TURN}(w)  c = Concat<axis=-1>(a, b)  y = {BACK}(c)", 0),
         (f"a = {TURN}(x)  c = Add(a, v)  y = {BACK}(c)", 1),  # v is turned instead
         (f"c = Relu(v)  y = {BACK}(c)", 1),
-        (f"a = {TURN}(x)  b = Relu(a)  y = Transpose<perm=[0,1,3,2]>(b)", 2),
+        (f"a = {TURN}(x)  b = Relu(a)  y = Transpose<perm=[0,1,3,2]>(b)", 1),
         (f"a = {TURN}(x)  b = LayerNormalization(a, k)  y = {BACK}(b)", 2),
     ],
 )
