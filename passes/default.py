@@ -39,8 +39,10 @@ from passes.push_transposes import PushTransposes
 from passes.reduce_strength import ReduceStrength
 from passes.remove_unused import RemoveUnused
 from passes.sequence_to_split import SequenceToSplit
+from passes.share_shapes import ShareShapes
 from passes.squeeze_single_axes import SqueezeSingleAxes
 from passes.transpose_to_reshape import TransposeToReshape
+from passes.unflatten_transposes import UnflattenTransposes
 
 if TYPE_CHECKING:
     from passes.base import Pass
@@ -52,6 +54,7 @@ PASSES: tuple[Pass, ...] = (
     FoldConstants(),  # before the fusions, whose weights may be computed
     InferRanks(),  # before InlineIf, which then knows branches that cannot be taken
     FoldShapes(),  # before InlineIf and FoldReshapes: conditions and shapes are computed from them
+    ShareShapes(),  # after FoldShapes, which makes numbers of those without names
     InlineIf(),
     SequenceToSplit(),
     FoldReshapes(),
@@ -60,6 +63,7 @@ PASSES: tuple[Pass, ...] = (
     EliminateIdentity(),  # after folding, which makes shapes and casts provable
     MergeCasts(),
     SqueezeSingleAxes(),  # before MergeReshapes, which merges what becomes of it
+    UnflattenTransposes(),  # after FoldReshapes; before the passes that move Transposes
     PushTransposes(),  # before MergeTransposes and TransposeToReshape: it needs both ends
     MergeTransposes(),
     TransposeToReshape(),  # after MergeTransposes, which may leave nothing to reshape
