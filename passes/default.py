@@ -17,6 +17,8 @@ from passes.fold_constants import FoldConstants
 from passes.fold_reshapes import FoldReshapes
 from passes.fold_shapes import FoldShapes
 from passes.fold_zero_products import FoldZeroProducts
+from passes.fuse_attention import FuseAttention
+from passes.fuse_attention_heads import FuseAttentionHeads
 from passes.fuse_gates import FuseMish, FuseSwish
 from passes.fuse_gelu import FuseGelu
 from passes.fuse_hard_sigmoid import FuseHardSigmoid
@@ -78,6 +80,8 @@ PASSES: tuple[Pass, ...] = (
     FuseSwish(),
     FuseLayerNorm(),  # before the folding of its scale and bias into what comes next
     FuseInstanceNorm(),
+    FuseAttention(),  # before MergeScales, which may move its scale elsewhere
+    FuseAttentionHeads(),
     MergeClips(),
     MergeScales(),
     ReduceStrength(),  # after the fusions, which know the plain forms
