@@ -24,6 +24,7 @@ from passes.fuse_gelu import FuseGelu
 from passes.fuse_hard_sigmoid import FuseHardSigmoid
 from passes.fuse_hard_swish import FuseHardSwish
 from passes.fuse_normalization import FuseInstanceNorm, FuseLayerNorm
+from passes.fuse_rms_norm import FuseRMSNorm, PlainRMSNorm
 from passes.infer_ranks import InferRanks
 from passes.infer_shapes import InferShapes
 from passes.inline_if import InlineIf
@@ -80,6 +81,8 @@ PASSES: tuple[Pass, ...] = (
     FuseSwish(),
     FuseLayerNorm(),  # before the folding of its scale and bias into what comes next
     FuseInstanceNorm(),
+    FuseRMSNorm(),
+    PlainRMSNorm(),  # after FuseRMSNorm, which takes them all where the opset has the operator
     FuseAttention(),  # before MergeScales, which may move its scale elsewhere
     FuseAttentionHeads(),
     MergeClips(),
