@@ -21,6 +21,7 @@ from passes.fuse_attention import FuseAttention
 from passes.fuse_attention_heads import FuseAttentionHeads
 from passes.fuse_gates import FuseMish, FuseSwish
 from passes.fuse_gelu import FuseGelu
+from passes.fuse_group_norm import FuseGroupNorm
 from passes.fuse_hard_sigmoid import FuseHardSigmoid
 from passes.fuse_hard_swish import FuseHardSwish
 from passes.fuse_normalization import FuseInstanceNorm, FuseLayerNorm
@@ -81,6 +82,7 @@ PASSES: tuple[Pass, ...] = (
     FuseSwish(),
     FuseLayerNorm(),  # before the folding of its scale and bias into what comes next
     FuseInstanceNorm(),
+    FuseGroupNorm(),  # after the normalisations with a scale for each element or channel
     FuseRMSNorm(),
     PlainRMSNorm(),  # after FuseRMSNorm, which takes them all where the opset has the operator
     FuseAttention(),  # before MergeScales, which may move its scale elsewhere

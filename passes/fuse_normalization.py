@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from passes.base import RewriteRule, is_op
+from passes.base import RewriteRule
 from passes.graph import add_initializer
-from passes.match import inner, only_user, producer, rank, replace_node
-from passes.normalization import (
-    constant_beside,
-    is_square,
-    last_axes_reason,
-    mean_axes,
-    root_of_mean,
-)
+from passes.match import only_user, rank, replace_node
+from passes.normalization import constant_beside, last_axes_reason, standardized
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -40,7 +34,7 @@ class _FuseNormalization(RewriteRule):
 
     def match(self, node: ir.Node) -> bool:
         """The division by the deviation."""
-        return is_op(node, "Div") and _parts(node) is not None
+        return _parts(node) is not None
 
     def rewrite(self, node: ir.Node) -> None:
         """One operator in the place of the last one."""
@@ -106,25 +100,9 @@ class FuseInstanceNorm(_FuseNormalization):
 
 def _parts(node: ir.Node) -> _Parts | None:
     """Everything that the division by the deviation stands in; None when a part is missing."""
-    centred, found = node.inputs[0], root_of_mean(node.inputs[1], node)
-    minus = producer(centred, "Sub")
-    if centred is None or found is None or minus is None:
-        return None
-    square, epsilon = found
-    mean = inner(minus.inputs[1], minus, "ReduceMean")
-    value = minus.inputs[0]
-    if mean is None or value is None or mean.inputs[0] is not value:
-        return None
-    power = inner(square.inputs[0], square, "Pow", "Mul")
-    if power is None or not is_square(power, centred) or centred.is_graph_output():
-        return None
-    if {user for user, _ in centred.uses()} != {power, node}:
-        return None
-    axes = mean_axes(mean)
-    if axes is None or axes != mean_axes(square) or value.dtype != ir.DataType.FLOAT:
-        return None
-    tail = _tail(node)
-    return None if tail is None else _Parts(value, axes, epsilon, *tail)
+    core = standardized(node)
+    tail = None if core is None else _tail(node)
+    return None if core is None or tail is None else _Parts(*core, *tail)
 
 
 def _tail(node: ir.Node) -> tuple[Array, Array, ir.Node] | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
+
 from passes.base import is_op
 from passes.graph import constant
-from passes.match import argument, dims, inner, ints, rank, scalar
+from passes.match import argument, dims, inner, ints, producer, rank, scalar
 from passes.product import plus
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx_ir as ir
 
     Array = np.ndarray[Any, Any]
 
@@ -37,6 +38,27 @@ def mean_axes(mean: ir.Node) -> list[int] | None:
     if axes is None or size is None or not mean.attributes.get_int("keepdims", 1):
         return None
     return sorted(a % size - size for a in axes)
+
+
+def standardized(node: ir.Node) -> tuple[ir.Value, list[int], float] | None:
+    """Of (x - mean) / sqrt(variance + epsilon), all parts its own: x, the axes and epsilon."""
+    if not is_op(node, "Div"):
+        return None
+    centred, found = node.inputs[0], root_of_mean(node.inputs[1], node)
+    minus = producer(centred, "Sub")
+    if centred is None or found is None or minus is None:
+        return None
+    variance, epsilon = found
+    mean, value = inner(minus.inputs[1], minus, "ReduceMean"), minus.inputs[0]
+    if mean is None or value is None or mean.inputs[0] is not value:
+        return None
+    square = inner(variance.inputs[0], variance, "Pow", "Mul")
+    if square is None or not is_square(square, centred) or centred.is_graph_output():
+        return None
+    axes, readers = mean_axes(mean), {user for user, _ in centred.uses()}
+    if axes is None or axes != mean_axes(variance) or readers != {square, node}:
+        return None
+    return (value, axes, epsilon) if value.dtype == ir.DataType.FLOAT else None
 
 
 def constant_beside(node: ir.Node | None, op_type: str, value: ir.Value) -> Array | None:

@@ -10,7 +10,7 @@ from passes.reduce_strength import ReduceStrength
 
 TEXT = """t ({kind}[2,3,5] x, {kind}[2,3,5] w, int64[{count}] a, {kind} e, {kind} two, {kind}[{scale}] s)
 => ({kind}[] y, {kind}[] z)
-{{ q = {square}  m = ReduceMean<keepdims={keep}>(q, a)  v = Add(m, e)  r = Sqrt(v)  {divide}
+{{ q = {square}  m = ReduceMean(q, a)  v = Add(m, e)  r = Sqrt(v)  {divide}
   y = {times}  z = Neg({other}) }}"""
 MUL, POW = "Mul(x, x)", "Pow(x, two)"
 DIV, INVERSE = "d = Div(x, r)", "i = Reciprocal(r)  d = Mul(x, i)"
@@ -18,11 +18,11 @@ DIV, INVERSE = "d = Div(x, r)", "i = Reciprocal(r)  d = Mul(x, i)"
 
 def _model(
     make_known, square=POW, divide=DIV, times="Mul(d, s)", axes=(-1,), scale="5", other="w",
-    kind="float", keep=1, version=23,
+    kind="float", version=23,
 ):  # fmt: skip
     text = TEXT.format(
         kind=kind, count=len(axes), scale=scale, square=square, divide=divide, times=times,
-        other=other, keep=keep,
+        other=other,
     )  # fmt: skip
     dtype = {"float": np.float32, "double": np.float64}[kind]
     weights = np.arange(1, 1 + int(np.prod(list(map(int, scale.split(","))))), dtype=dtype)
