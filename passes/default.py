@@ -29,6 +29,7 @@ from passes.fuse_rms_norm import FuseRMSNorm, PlainRMSNorm
 from passes.infer_ranks import InferRanks
 from passes.infer_shapes import InferShapes
 from passes.inline_if import InlineIf
+from passes.join_splits import JoinSplits, SplitJoins
 from passes.lift_constants import LiftConstants
 from passes.matmul_to_gemm import MatMulToGemm
 from passes.merge_casts import MergeCasts
@@ -38,6 +39,8 @@ from passes.merge_reshapes import MergeReshapes
 from passes.merge_scales import MergeScales
 from passes.merge_slices import MergeSlices
 from passes.merge_transposes import MergeTransposes
+from passes.narrow_indices import NarrowIndices
+from passes.narrow_loops import NarrowLoops
 from passes.pad_into_conv import PadIntoConv
 from passes.push_transposes import PushTransposes
 from passes.reduce_strength import ReduceStrength
@@ -73,7 +76,9 @@ PASSES: tuple[Pass, ...] = (
     TransposeToReshape(),  # after MergeTransposes, which may leave nothing to reshape
     MergeReshapes(),
     MergeSlices(),
-    FlattenConcats(),
+    FlattenConcats(),  # before the two after it, which look at one Concat
+    JoinSplits(),
+    SplitJoins(),
     MergePads(),  # before PadIntoConv, which looks at one Pad
     FuseHardSwish(),  # before FuseHardSigmoid, which would take a part of it
     FuseHardSigmoid(),
@@ -96,7 +101,9 @@ PASSES: tuple[Pass, ...] = (
     FoldAffine(),  # after BatchNormalization: Conv, BN, Add folds in this order
     FoldAffineBefore(),  # after the foldings backwards, which keep padding out of it
     EliminateCommonSubexpressions(),  # after the fusions, which refuse shared producers
+    NarrowIndices(),  # before DeduplicateInitializers: narrowed ones may be equal
     DeduplicateInitializers(),  # last: new constants may equal old ones
     RemoveUnused(),  # what the fusions left
     DropUnusedOutputs(),  # last: its users are gone
+    NarrowLoops(),  # last, for the same reason
 )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import onnx_ir as ir
 
 from passes.base import RewriteRule
 from passes.graph import add_initializer
@@ -14,6 +13,8 @@ from passes.match import only_user, rank, replace_node
 from passes.normalization import constant_beside, last_axes_reason, standardized
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     Array = np.ndarray[Any, Any]
 
 
