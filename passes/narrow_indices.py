@@ -57,7 +57,7 @@ def _narrow(value: ir.Value) -> bool:
     tensor = value.const_value
     if tensor is None or tensor.dtype != ir.DataType.INT64 or tensor.size < MIN_SIZE:
         return False
-    fixed = value.is_graph_input() or value.is_graph_output()
+    fixed = value.is_graph_input() or value.is_graph_output() or not value.uses()
     if fixed or not all(is_op(n, *INDEXED) and i == 1 for n, i in value.uses()):
         return False
     array = constant(value)
