@@ -13,12 +13,13 @@ from infer_tool.files import sha256
 from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.importers import ImportOptions, import_source
 from infer_tool.importers.gate import check
+from infer_tool.importers.normalise import normalise
 from infer_tool.ledger import append_passes, describe, set_facts, stage
 from infer_tool.onnxsim import OnnxSim
 from infer_tool.units import parse_shape
 from passes.compare import Difference, compare_outputs
 from passes.default import PASSES
-from passes.facts import facts
+from passes.facts import facts, opset
 from passes.feeds import random_feeds
 from passes.pipeline import optimize as run_passes
 
@@ -128,6 +129,11 @@ def optimise(
     report: Report, ui: Terminal, model: ir.Model, config: OptimizeConfig, feeds: list[Any]
 ) -> ir.Model:
     """Run the exact passes and what the level adds to them; one ledger line for each."""
+    if opset(model) < config.opset:
+        with ui.step(f"raise the opset to {config.opset}"), stage(report, "opset") as line:
+            raised = normalise(model.clone(), "the model", config.opset)
+            set_facts(line, facts(model), facts(raised))
+        line.options, model = {"opset": config.opset}, raised
     with ui.step("optimise"):
         result = run_passes(model, config, feeds=feeds, passes=(*PASSES, OnnxSim()))
     append_passes(report, result.records)

@@ -29,8 +29,10 @@ SEQUENCES = {
 }  # fmt: skip
 
 
-def normalise(model: ir.Model, source: str) -> ir.Model:
+def normalise(model: ir.Model, source: str, target: int = OPSET) -> ir.Model:
     """Bring an imported model into the form that passes and quantisers expect.
+
+    An opset below `target` is raised to it.
 
     Raises:
         ModelError: the opset is out of range or cannot be converted, or the graph is not valid.
@@ -43,8 +45,8 @@ def normalise(model: ir.Model, source: str) -> ir.Model:
     _unlist_initialisers(model)
     _name_values(model)
     _strip(model)
-    if opset(model) < OPSET:
-        convert_opset(model, OPSET, source)
+    if opset(model) < target:
+        convert_opset(model, target, source)
         _name_values(model)
     _name_nodes(model)
     _infer_types(model)

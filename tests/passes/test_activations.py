@@ -9,6 +9,7 @@ import pytest
 
 from passes.fuse_gates import FuseMish, FuseSwish
 from passes.fuse_gelu import FuseGelu
+from passes.fuse_group_norm import FuseGroupNorm
 from passes.fuse_hard_sigmoid import FuseHardSigmoid
 from passes.fuse_hard_swish import FuseHardSwish
 from passes.fuse_normalization import FuseInstanceNorm, FuseLayerNorm
@@ -170,3 +171,28 @@ def test_normalisations_are_recognised(
 )
 def test_other_normalisations_stay(make_known, item, axes, scale, changed) -> None:
     assert item.apply(_norm(make_known, axes, scale, **changed)).changes == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "other", "goes"),
+    [
+        ("2,4,6", (-1,), "x", True),
+        ("N,4,3,2", (2, 3), "x", True),
+        ("2,N,6", (-1,), "x", False),  # how many groups?
+        ("2,4,3,2", (3,), "x", False),
+        ("2,4,3,2", (1, 2, 3), "x", False),
+        ("2,4,6", (-1,), "d", False),
+        ("2,4,6", (-1,), "v", False),
+    ],
+)
+def test_groups_are_normalised_as_instances(
+    apply_pass, make_known, shape, axes, other, goes
+) -> None:
+    text = f"""t (float[{shape}] x, int64[{len(axes)}] a, float e) => (float[] y, float[] z)
+    {{ m = ReduceMean(x, a)  d = Sub(x, m)  q = Mul(d, d)  v = ReduceMean(q, a)  w = Add(v, e)
+      r = Sqrt(w)  y = Div(d, r)  z = Neg({other}) }}"""
+    model = make_known(text, a=np.array(axes), e=np.float32(0.01))
+    sizes = tuple(int(n) if n != "N" else 3 for n in shape.split(","))
+    ops, outcome, _ = apply_pass(FuseGroupNorm(), model, 3e-6, x=sizes)
+    assert outcome.changes == int(goes)
+    assert ("InstanceNormalization" in ops) == goes
