@@ -21,7 +21,7 @@ SAVED_MODEL = "saved_model.pb"
 
 
 def detect(source: str) -> str:
-    """'onnx', 'pt2', 'torch' (module:factory), 'keras' or 'saved_model'.
+    """'onnx', 'tflite', 'pt2', 'torch' (module:factory), 'keras' or 'saved_model'.
 
     Raises:
         UsageError: nothing readable is there, or it is a folder of another kind.
@@ -60,7 +60,7 @@ def _by_content(source: str, path: Path, head: bytes) -> str:
     if PICKLE.match(head):
         raise ModelError(f"{source}: is a pickle; {PICKLE_ADVICE}")
     if head[4:8] == b"TFL3":
-        raise ModelError(f"{source}: is a TFLite model, which is not supported yet")
+        return "tflite"
     if head.startswith(b"\x89HDF"):
         raise ModelError(f"{source}: is an HDF5 file; save the Keras model again as .keras")
     if _is_text(head):

@@ -24,6 +24,7 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "onnx": Format("ONNX, opset 7 and up", "protobuf fields", "onnx"),
+    "tflite": Format("TFLite (.tflite), compared with LiteRT", "flatbuffer identifier", "tflite"),
     "pt2": Format(
         "PyTorch ExportedProgram (.pt2)", "zip listing", "torch_export", ("torch",), "torch"
     ),
