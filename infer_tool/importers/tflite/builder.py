@@ -7,6 +7,7 @@ follow from shapes become constants.
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,6 +95,10 @@ class Builder:
         """A constant vector of int64."""
         return self.constant(np.array(values, np.int64))
 
+    def tensor(self, array: Array) -> ir.TensorProtocol:
+        """A tensor for an attribute."""
+        return ir.tensor(array)
+
     def name(self, base: str) -> str:
         """A name that nobody has."""
         number = self._names.get(base, 0)
@@ -154,7 +159,7 @@ class Builder:
         return None
 
     def _computed(self, node: ir.Node, arrays: list[Array | None]) -> list[ir.Value] | None:
-        if _grows(node, arrays):
+        if any(not _is_small(value) for value in node.outputs):
             return None
         results = run_node(node, arrays, self.opset)
         return [self.constant(np.asarray(array)) for array in results]
@@ -210,18 +215,9 @@ def array_of(value: ir.Value) -> Array | None:
     return value.const_value.numpy()
 
 
-def _grows(node: ir.Node, arrays: list[Array | None]) -> bool:
-    """Would the result be large although the constants are small?"""
-    first = arrays[0]
-    if node.op_type == "ConstantOfShape":
-        return first is not None and _product(first) > LARGEST_FOLD
-    if node.op_type in ("Expand", "Tile"):
-        second = arrays[1]
-        assert first is not None
-        assert second is not None
-        return first.size * _product(second) > LARGEST_FOLD
-    return node.op_type in ("Range", "Pad", "Resize", "OneHot", "MatMul", "Where", "NonZero")
-
-
-def _product(sizes: Array) -> float:
-    return float(np.prod(np.abs(sizes.astype(np.float64))))
+def _is_small(value: ir.Value) -> bool:
+    """Small constants may have a large result: it is looked at before it is computed."""
+    sizes = value.shape
+    if sizes is None or not all(isinstance(d, int) for d in sizes):
+        return False
+    return prod(d for d in sizes if isinstance(d, int)) <= LARGEST_FOLD

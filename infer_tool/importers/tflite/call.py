@@ -21,11 +21,8 @@ if TYPE_CHECKING:
     from infer_tool.importers.tflite.schema import Operator, Tensor
     from infer_tool.importers.tflite.scope import Scope
 
-# TFLite keeps channels last, ONNX second.
-_ACTIVATIONS = {
-    1: (0.0, None), 2: (-1.0, 1.0), 3: (0.0, 6.0),
-}  # fmt: skip
-_TANH = 4
+_RELU, _TANH = 1, 4  # of ActivationFunctionType
+_BOUNDS = {2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
 
 class Call:
@@ -104,6 +101,16 @@ class Call:
         else:
             self.put(function(*(self.real(slot) for slot in slots)), output)
 
+    def move_to_all(self, function: Callable[[ir.Value], Sequence[ir.Value]], slot: int) -> None:
+        """`move` for a function with one result for each output."""
+        results = [self.result(i) for i in range(self.outputs)]
+        if all(same(self.tensor(slot), result) for result in results):
+            for i, value in enumerate(function(self.stored(slot))):
+                self.bind(value, i)
+        else:
+            for i, value in enumerate(function(self.real(slot))):
+                self.put(value, i)
+
     def array(self, slot: int) -> Array | None:
         """An input that is known now, in its stored type."""
         return array_of(self.stored(slot)) if self.has(slot) else None
@@ -127,10 +134,9 @@ class Call:
             return self.build.constant(array.astype(np.int64))
         return self.cast(self.stored(slot), "INT64")
 
-    def vector(self, slot: int, dtype: Any = None) -> ir.Value:
-        """A number as a vector of one."""
-        value = self.int64(slot) if dtype is None else self.real(slot)
-        return self.emit("Reshape", value, self.build.ints(1))
+    def flat(self, value: ir.Value) -> ir.Value:
+        """A vector of all elements, of one for a number."""
+        return self.emit("Reshape", value, self.build.ints(-1))
 
     def emit(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """A node with one output."""
@@ -164,11 +170,10 @@ class Call:
         """One of the activations of the schema."""
         if kind == 0:
             return value
-        if kind == 1:
+        if kind == _RELU:
             return self.emit("Relu", value)
-        if kind in _ACTIVATIONS:
-            low, high = _ACTIVATIONS[kind]
-            assert high is not None
+        if kind in _BOUNDS:
+            low, high = _BOUNDS[kind]
             return self.emit("Clip", value, self.number(low, value), self.number(high, value))
         if kind == _TANH:
             return self.emit("Tanh", value)
@@ -206,6 +211,14 @@ class Call:
     def is_quantised(self, slot: int = 0) -> bool:
         """Does an input hold quantised integers?"""
         return is_quantised(self.tensor(slot))
+
+    def zero_point(self, slot: int) -> ir.Value:
+        """The integer that stands for zero in a quantised input, as a scalar."""
+        tensor = self.tensor(slot)
+        assert tensor.quantisation is not None
+        return self.build.constant(
+            tensor.quantisation.zero_point[0], DTYPES[tensor.type].numpy()
+        )
 
     def unsupported(self, why: str) -> UnsupportedOpError:
         """The error for what has no ONNX form."""

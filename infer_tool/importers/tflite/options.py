@@ -74,6 +74,7 @@ _SPECIFICATIONS = {
     "BATCH_MATMUL": "101 adjoint_x:bool adjoint_y:bool",
     "CUMSUM": "102 exclusive:bool reverse:bool",
     "VAR_HANDLE": "111 container:text name:text",
+    "BUCKETIZE": "115 boundaries:floats",
     "GELU": "116 approximate:bool",
 }
 _SAME = {
@@ -126,6 +127,12 @@ class Options:
     def ints(self, name: str) -> tuple[int, ...]:
         """A vector of integers."""
         return self._table.integers(self._fields[name][0]) if self._table is not None else ()
+
+    def floats(self, name: str) -> list[float]:
+        """A vector of real numbers."""
+        if self._table is None:
+            return []
+        return [float(v) for v in self._table.numbers(self._fields[name][0], "float32")]
 
     def text(self, name: str) -> str:
         """A name."""

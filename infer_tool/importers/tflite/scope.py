@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from infer_runtime.errors import ModelError
+from infer_runtime.errors import ModelError, UnsupportedOpError
 from infer_tool.importers.tflite.call import Call
 from infer_tool.importers.tflite.constants import constant
 from infer_tool.importers.tflite.names import DTYPES
@@ -17,8 +17,11 @@ from infer_tool.importers.tflite.registry import handlers
 
 if TYPE_CHECKING:
     from infer_tool.importers.tflite.builder import Builder
-    from infer_tool.importers.tflite.schema import File, Subgraph, Tensor
+    from infer_tool.importers.tflite.schema import File, Operator, Subgraph, Tensor
     from infer_tool.importers.tflite.states import States
+
+# What is imported with regard to the last axis of complex numbers.
+_COMPLEX = ("CAST", "COMPLEX_ABS", "EXPAND_DIMS", "IMAG", "REAL", "RESHAPE", "SHAPE", "SQUEEZE")
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Scope:
         self.shared = shared
         self.subgraph: Subgraph = shared.file.subgraphs[index]
         self.handles: dict[int, str] = {}  # tensors that stand for a variable
+        self.is_conditional = False  # does it run in a branch or a loop?
         self._values: dict[int, ir.Value] = {}
         self._named: set[int] = set()
 
@@ -61,8 +65,18 @@ class Scope:
             raise ModelError(f"subgraph {self.subgraph.index} calls itself")
         running.append(self.subgraph.index)
         for operator in self.subgraph.operators:
+            self._check_complex(operator)
             handlers()[operator.name](Call(self, operator))
         running.pop()
+
+    def _check_complex(self, operator: Operator) -> None:
+        """The last axis of a complex tensor is one more than the operator knows of."""
+        inputs = [self.subgraph.tensors[i] for i in operator.inputs if i >= 0]
+        if operator.name not in _COMPLEX and any(t.type == "COMPLEX64" for t in inputs):
+            raise UnsupportedOpError(
+                f"{operator.name} (operator {operator.index} of subgraph {self.subgraph.index}) "
+                "of complex numbers"
+            )
 
     def value(self, tensor: Tensor) -> ir.Value:
         """The value of a tensor, in its stored type.
@@ -102,6 +116,17 @@ class Scope:
         """Say what an input is."""
         self._values[tensor.index] = value
         self._named.add(id(value))
+
+    def handle(self, tensor: Tensor) -> str:
+        """The name of the variable that a tensor stands for.
+
+        Raises:
+            ModelError: it stands for none.
+
+        """
+        if tensor.index not in self.handles:
+            raise ModelError(f"tensor {tensor.index} ({tensor.name!r}) stands for no variable")
+        return self.handles[tensor.index]
 
     def tensor(self, index: int) -> Tensor:
         """What the file says about a tensor."""
