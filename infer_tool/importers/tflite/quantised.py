@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _ACTIVATIONS = ("INT8", "UINT8", "INT16")
 _WEIGHTS = (*_ACTIVATIONS, "INT4", "UINT4", "INT2", "INT32", "INT64")
+# Between which numbers an activation of the schema leaves its results.
+_LIMITS = {1: (0.0, np.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 _INT32 = np.iinfo(np.int32)
 
 
@@ -44,6 +46,18 @@ def same(a: Tensor, b: Tensor) -> bool:
     return a.type == b.type and all(
         np.array_equal(x, y) for x, y in ((p.scale, q.scale), (p.zero_point, q.zero_point))
     )
+
+
+def activation_bounds(tensor: Tensor, activation: int) -> tuple[int, int] | None:
+    """The integers that the results of a fused activation lie between; None without one."""
+    found, limits = tensor.quantisation, _LIMITS.get(activation)
+    if limits is None:
+        return None
+    assert found is not None
+    info = np.iinfo(DTYPES[tensor.type].numpy())
+    edges = np.array(limits) / found.scale[0] + found.zero_point[0]
+    low, high = np.clip(np.rint(edges), info.min, info.max)
+    return int(low), int(high)
 
 
 def quantise(build: Builder, tensor: Tensor, value: ir.Value) -> ir.Value:

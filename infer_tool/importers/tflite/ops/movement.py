@@ -92,15 +92,11 @@ def pad(c: Call) -> None:
     """With zeros, or with the value of input 2."""
     pads = _pads(c)
 
-    def padded(x: ir.Value) -> ir.Value:
-        stored = x is c.stored(0)
-        if c.has(2):
-            value = c.stored(2) if stored else c.real(2)
+    def padded(x: ir.Value, value: ir.Value | None = None) -> ir.Value:
+        if value is not None:
             value = c.emit("Reshape", value, c.build.constant(np.zeros(0, np.int64)))
-        elif stored and c.is_quantised():
+        elif x is c.stored(0) and c.is_quantised():
             value = c.zero_point(0)
-        else:
-            return c.emit("Pad", x, pads)
         return c.emit("Pad", x, pads, value)
 
     c.move(padded, (0, 2) if c.has(2) else (0,))
