@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Open the source that the first line names, then run it as often as asked."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())  # frameworks print, also from C++
+    # Frameworks print, also from C++, and may read: the pipes are kept from them.
+    answers = os.fdopen(_taken(sys.stdout.fileno(), os.O_WRONLY), "w")
+    questions = os.fdopen(_taken(sys.stdin.fileno(), os.O_RDONLY))
     run: Run | None = None
-    for line in sys.stdin:
+    source = folder = ""
+    for line in questions:
         question = json.loads(line)
+        source, folder = source or question["source"], folder or question["folder"]
         try:
             if run is None:
                 run, answer = _open(question)
@@ -34,11 +37,22 @@ def main() -> None:
                 answer = _run(run, question)
         except InferError as error:
             answer = {"error": type(error).__name__, "text": str(error)}
-        except Exception as error:  # noqa: BLE001 - the parent raises it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the parent raises it
             # Frameworks raise classes of many packages; all of them mean that it cannot be done.
-            answer = {"error": "ModelError", "text": reason(error)}
+            done = "opened" if run is None else "run"
+            text = f"{source}: cannot be {done} by its framework: {reason(error)}"
+            answer = {"error": "ModelError", "text": text}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+    shutil.rmtree(folder, ignore_errors=True)  # the parent ended without a chance to do it
+
+
+def _taken(number: int, mode: int) -> int:
+    """A copy of a descriptor whose own number leads nowhere from now on."""
+    kept, nothing = os.dup(number), os.open(os.devnull, mode)
+    os.dup2(nothing, number)
+    os.close(nothing)
+    return kept
 
 
 def _open(question: Mapping[str, Any]) -> tuple[Run, dict[str, Any]]:
