@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from infer_runtime.errors import ModelError, UsageError
+from infer_tool.importers.protobuf_kind import protobuf_kind
 
 MODULE = re.compile(r"^[\w./\\-]+:[A-Za-z_]\w*$")
 DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
@@ -21,7 +22,7 @@ SAVED_MODEL = "saved_model.pb"
 
 
 def detect(source: str) -> str:
-    """'onnx', 'tflite', 'pt2', 'torch' (module:factory), 'keras' or 'saved_model'.
+    """A key of FORMATS.
 
     Raises:
         UsageError: nothing readable is there, or it is a folder of another kind.
@@ -62,11 +63,11 @@ def _by_content(source: str, path: Path, head: bytes) -> str:
     if head[4:8] == b"TFL3":
         return "tflite"
     if head.startswith(b"\x89HDF"):
-        raise ModelError(f"{source}: is an HDF5 file; save the Keras model again as .keras")
+        return "keras_h5"
     if _is_text(head):
         hint = f"; name its factory, {source}:function" if path.suffix == ".py" else ""
         raise ModelError(f"{source}: is a text file, not a model{hint}")
-    return "onnx"
+    return _by_fields(source, path)
 
 
 def _by_listing(source: str, path: Path) -> str:
@@ -85,6 +86,18 @@ def _by_listing(source: str, path: Path) -> str:
     if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
         return "keras"
     raise ModelError(f"{source}: is a zip archive, but not a .pt2 of torch.export.save")
+
+
+def _by_fields(source: str, path: Path) -> str:
+    kind = protobuf_kind(path)
+    if kind == "saved_model_file":
+        raise ModelError(f"{source}: is part of a SavedModel; name its folder, {path.parent}")
+    if kind == "mindir":
+        raise ModelError(
+            f"{source}: is a MINDIR file, which MindSpore cannot export again; name the code that "
+            "builds it, file.py:factory"
+        )
+    return kind
 
 
 def _is_text(head: bytes) -> bool:

@@ -22,6 +22,8 @@ class Format:
         return tuple(name for name in self.packages if find_spec(name) is None)
 
 
+TENSORFLOW = ("tensorflow", "tf2onnx")
+
 FORMATS: dict[str, Format] = {
     "onnx": Format("ONNX, opset 7 and up", "protobuf fields", "onnx"),
     "tflite": Format("TFLite (.tflite), compared with LiteRT", "flatbuffer identifier", "tflite"),
@@ -35,14 +37,18 @@ FORMATS: dict[str, Format] = {
         ("torch",),
         "torch",
     ),
-    "keras": Format(
-        "Keras 3 (.keras)", "zip listing", "tensorflow", ("tensorflow", "tf2onnx"), "tensorflow"
+    "keras": Format("Keras 3 (.keras)", "zip listing", "tensorflow", TENSORFLOW, "tensorflow"),
+    "keras_h5": Format(
+        "Keras HDF5 (.h5)", "HDF5 signature", "tensorflow", TENSORFLOW, "tensorflow"
     ),
     "saved_model": Format(
-        "TensorFlow SavedModel",
+        "TensorFlow SavedModel, 1 and 2",
         "folder with saved_model.pb",
         "tensorflow",
-        ("tensorflow", "tf2onnx"),
+        TENSORFLOW,
         "tensorflow",
+    ),
+    "graph_def": Format(
+        "TensorFlow frozen graph (.pb)", "protobuf fields", "tensorflow", TENSORFLOW, "tensorflow"
     ),
 }
