@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     from infer_tool.importers import Run
 
-TOLERANCE = (
-    1e-4  # of the largest value; a wrong conversion is further off than sums in other orders
-)
+# Of the largest value: a wrong conversion is further off than sums in another order.
+TOLERANCE = 1e-4
 
 
 def read_converted(path: Path, source: str, finish: Callable[[ir.Model], None]) -> ir.Model:

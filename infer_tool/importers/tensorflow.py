@@ -6,6 +6,7 @@ TensorFlow's own converter to TFLite and our importer of that do.
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,11 +92,10 @@ def _model(worker: Worker, source: str, kind: str, options: ImportOptions) -> ir
 
 def _from_tflite(worker: Worker, source: str) -> ir.Model:
     """Names come from the signature, which our importer reads."""
-    from infer_tool.importers import tflite
-
     path = str(worker.folder / "model.tflite")
+    load_tflite = import_module("infer_tool.importers.tflite").load
     try:
-        model = tflite.load(path, ImportOptions()).model
+        model: ir.Model = load_tflite(path, ImportOptions()).model
     except ModelError as error:
         raise type(error)(str(error).replace(path, source)) from error
     keep_outputs(model, worker.facts["outputs"], source)
