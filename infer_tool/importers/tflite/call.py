@@ -216,9 +216,7 @@ class Call:
         """The integer that stands for zero in a quantised input, as a scalar."""
         tensor = self.tensor(slot)
         assert tensor.quantisation is not None
-        return self.build.constant(
-            tensor.quantisation.zero_point[0], DTYPES[tensor.type].numpy()
-        )
+        return self.build.constant(tensor.quantisation.zero_point[0], DTYPES[tensor.type].numpy())
 
     def unsupported(self, why: str) -> UnsupportedOpError:
         """The error for what has no ONNX form."""

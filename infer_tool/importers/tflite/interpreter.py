@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def open_source(
-    source: str, folder: Path, options: Mapping[str, Any]  # noqa: ARG001 - the worker's interface
+    source: str,
+    folder: Path,
+    options: Mapping[str, Any],  # noqa: ARG001 - the worker's interface
 ) -> tuple[Callable[[Feeds], dict[str, Any]], dict[str, Any]]:
     """Open the file; the facts are the name of the package that runs it."""
     name, module = _module()

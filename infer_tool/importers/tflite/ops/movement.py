@@ -55,9 +55,7 @@ def unpack(c: Call) -> None:
     """One output for each element of an axis."""
     axis = c.axis(c.stored(0), c.options.int("axis"))
     c.move_to_all(
-        lambda x: [
-            c.emit("Gather", x, c.build.constant(i), axis=axis) for i in range(c.outputs)
-        ],
+        lambda x: [c.emit("Gather", x, c.build.constant(i), axis=axis) for i in range(c.outputs)],
         0,
     )
 

@@ -52,9 +52,7 @@ def cumsum(c: Call) -> None:
     """Running sums along an axis."""
     (axis,) = c.known(1)
     exclusive, reverse = (int(c.options.flag(name)) for name in ("exclusive", "reverse"))
-    c.put(
-        c.emit("CumSum", c.real(0), c.build.constant(axis), exclusive=exclusive, reverse=reverse)
-    )
+    c.put(c.emit("CumSum", c.real(0), c.build.constant(axis), exclusive=exclusive, reverse=reverse))
 
 
 @op("TOPK_V2")
