@@ -108,11 +108,11 @@ class Worker:
     @contextmanager
     def _clock(self) -> Iterator[threading.Event]:
         """Kill the process when time is up; the event says whether it was."""
-        late = threading.Event()
+        late, process = threading.Event(), self._process
 
-        def stop() -> None:
+        def stop() -> None:  # without holding the worker, which may go before the timer's thread
             late.set()
-            self._process.kill()
+            process.kill()
 
         timer = threading.Timer(self._seconds, stop)
         timer.daemon = True

@@ -46,7 +46,7 @@ def _graph(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @_keras
 def mobilenet_v2(keras: Any) -> Any:
     """Depthwise convolutions; every batch normalisation has statistics of its own."""
-    model = keras.applications.MobileNetV2((64, 64, 3), alpha=0.35, weights=None, classes=10)
+    model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=10)
     for number, layer in enumerate(model.layers):
         if isinstance(layer, keras.layers.BatchNormalization):
             random = keras.random.SeedGenerator(number)

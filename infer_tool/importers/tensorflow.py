@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CHILD = "infer_tool.importers.tensorflow_child"
 ROUTES = ("tf2onnx", "tflite")
+Refused = dict[str, ModelError | MismatchError]  # route -> why
 
 
 def load(source: str, options: ImportOptions) -> Imported:
@@ -45,7 +46,8 @@ def load(source: str, options: ImportOptions) -> Imported:
     _screen(source, kind, options)
     for package in ("tensorflow", "tf2onnx"):
         check_installed(package, "tensorflow")
-    routes, refused = list(ROUTES), dict[str, ModelError | MismatchError]()
+    refused: Refused = {}
+    routes = list(ROUTES)
     while routes:
         worker = Worker(CHILD, source, _asked(kind, options, routes))
         refused |= {route: ModelError(why) for route, why in worker.facts["refused"].items()}
@@ -53,11 +55,18 @@ def load(source: str, options: ImportOptions) -> Imported:
         try:
             if route:
                 model = _model(worker, source, kind, options)
-                return Imported(model, kind, Path(source), worker, route=route)
+                return Imported(
+                    model, kind, Path(source), worker, route=_said(route, refused, source)
+                )
         except (ModelError, MismatchError) as error:
             refused[route] = error
         routes = [r for r in routes if r not in refused]
     raise _failure(source, refused)
+
+
+def _said(route: str, refused: Refused, source: str) -> str:
+    """The way it went, and why not the ones before."""
+    return "; ".join([route, *_reasons(refused, source)])
 
 
 def _screen(source: str, kind: str, options: ImportOptions) -> None:
@@ -131,8 +140,11 @@ def _name_open(value: ir.Value, names: list[str | None]) -> None:
         value.shape = ir.Shape([name if d is None else d for d, name in pairs])
 
 
-def _failure(source: str, refused: dict[str, ModelError | MismatchError]) -> InferError:
+def _failure(source: str, refused: Refused) -> InferError:
     """All reasons in one line; the first one's class."""
-    reasons = [str(error).removeprefix(f"{source}: ") for error in refused.values()]
-    listed = "; ".join(f"{name}: {why}" for name, why in zip(refused, reasons, strict=True))
+    listed = "; ".join(_reasons(refused, source))
     return type(next(iter(refused.values())))(f"{source}: cannot be converted: {listed}")
+
+
+def _reasons(refused: Refused, source: str) -> list[str]:
+    return [f"{name}: {str(e).removeprefix(f'{source}: ')}" for name, e in refused.items()]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import UsageError
-from infer_tool.importers.tensorflow_source import prepare
+from infer_tool.importers.tensorflow_graph import Ends, resave
+from infer_tool.importers.tensorflow_source import DEFAULT, prepare
 from infer_tool.reason import reason
 
 if TYPE_CHECKING:
@@ -49,55 +50,44 @@ class Signature:
     """A function of a SavedModel with the names that its users know."""
 
     def __init__(self, loaded: Any, name: str, source: str, options: Mapping[str, Any]) -> None:
-        self.name = name
-        self._source, self._loaded = source, loaded  # which owns the variables
+        self.name, self.loaded = name, loaded  # which owns the variables
         self.function = loaded.signatures[name]
-        if options["kind"] != "graph_def":
-            self._reshape(options["input"])
-        count = len(self.function.inputs) - len(self.function.captured_inputs)
         keywords = sorted(self.function.structured_input_signature[1])
+        # An input and an output may share a name in a signature, but not in ONNX.
+        self._keys = {
+            f"{key}_output" if key in keywords else key: key
+            for key in sorted(self.function.structured_outputs)
+        }
+        self.is_part = options["kind"] != "graph_def" and self._narrow(source, options)
+        count = len(self.function.inputs) - len(self.function.captured_inputs)
         tensors = [t.name for t in self.function.inputs[:count]]
         self.inputs = dict(zip(tensors, keywords, strict=True))
-        results = {key: self._output_name(key) for key in sorted(self.function.structured_outputs)}
-        self._results = self._chosen(results, options)
         tensors = [t.name for t in self.function.outputs]
-        self.outputs = {
-            tensor: results[key]
-            for tensor, key in zip(tensors, results, strict=True)
-            if key in self._results
-        }
+        self.outputs = dict(zip(tensors, self._keys, strict=True))
 
-    def _reshape(self, items: list[Mapping[str, Any]]) -> None:
-        """Shapes that the user states take the place of the signature's."""
+    def _narrow(self, source: str, options: Mapping[str, Any]) -> bool:
+        """To the outputs and the shapes that the user states; whether there are such."""
         import tensorflow as tf
 
-        if not items:
-            return
         specs = dict(self.function.structured_input_signature[1])
-        for item in items:
-            name, sizes = item["name"], [d if isinstance(d, int) else None for d in item["shape"]]
-            if name not in specs:
-                shown = ", ".join(sorted(specs))
-                raise UsageError(f"--input {name}: {self._source} has {shown}")
-            if not specs[name].shape.is_compatible_with(sizes):
-                shown = specs[name].shape
-                raise UsageError(f"--input {name}: {self._source} has it with shape {shown}")
-            specs[name] = tf.TensorSpec(sizes, specs[name].dtype, name)
-        original = self.function
-        narrowed = tf.function(lambda **feeds: original(**feeds), autograph=False)
-        self.function = narrowed.get_concrete_function(**specs)
+        for item in options["input"]:
+            specs[item["name"]] = _stated(item, specs, source)
+        for name in options["output_name"]:
+            if name not in self._keys:
+                shown = ", ".join(self._keys)
+                raise UsageError(f"--output-name {name}: {source} has {shown}")
+        if options["output_name"]:
+            self._keys = {n: k for n, k in self._keys.items() if n in options["output_name"]}
+        elif not options["input"]:
+            return False
+        whole, keys = self.function, list(self._keys.values())
 
-    def _output_name(self, key: str) -> str:
-        """An input and an output may share a name in a signature, but not in ONNX."""
-        return f"{key}_output" if key in self.inputs.values() else key
+        def part(**feeds: Any) -> dict[str, Any]:
+            results = whole(**feeds)
+            return {key: results[key] for key in keys}
 
-    def _chosen(self, results: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, str]:
-        wanted = options["output_name"] or list(results.values())
-        for name in wanted:
-            if name not in results.values():
-                shown = ", ".join(results.values())
-                raise UsageError(f"--output-name {name}: {self._source} has {shown}")
-        return {key: name for key, name in results.items() if name in wanted}
+        self.function = tf.function(part, autograph=False).get_concrete_function(**specs)
+        return True
 
     def facts(self) -> dict[str, Any]:
         """Names of the ends, in order."""
@@ -108,7 +98,19 @@ class Signature:
         import tensorflow as tf
 
         results = self.function(**{name: tf.constant(v) for name, v in feeds.items()})
-        return {name: results[key].numpy() for key, name in self._results.items()}
+        return {name: results[key].numpy() for name, key in self._keys.items()}
+
+
+def _stated(item: Mapping[str, Any], specs: Mapping[str, Any], source: str) -> Any:
+    import tensorflow as tf
+
+    name, sizes = item["name"], [d if isinstance(d, int) else None for d in item["shape"]]
+    if name not in specs:
+        shown = ", ".join(sorted(specs))
+        raise UsageError(f"--input {name}: {source} has {shown}")
+    if not specs[name].shape.is_compatible_with(sizes):
+        raise UsageError(f"--input {name}: {source} has it with shape {specs[name].shape}")
+    return tf.TensorSpec(sizes, specs[name].dtype, name)
 
 
 def _by_tf2onnx(signature: Signature, _: Path, folder: Path) -> None:
@@ -131,10 +133,25 @@ def _by_tf2onnx(signature: Signature, _: Path, folder: Path) -> None:
 def _by_tflite(signature: Signature, saved: Path, folder: Path) -> None:
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(saved), signature_keys=[signature.name]
-    )
+    name = signature.name
+    if signature.is_part:
+        saved, name = folder / "part", DEFAULT
+        _save_part(signature, saved)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[name])
     (folder / "model.tflite").write_bytes(converter.convert())
+
+
+def _save_part(signature: Signature, folder: Path) -> None:
+    """Without what the chosen outputs do not need: the converter refuses unknown dead code too."""
+    import tensorflow as tf
+    from tf2onnx import tf_loader
+
+    inputs, outputs = signature.inputs, signature.outputs
+    graph = tf_loader.from_function(signature.function, list(inputs), list(outputs))
+    nodes = [tensor.rpartition(":")[0] for tensor in outputs]
+    graph = tf.compat.v1.graph_util.extract_sub_graph(graph, nodes)
+    ends = Ends({v: k for k, v in inputs.items()}, {v: k for k, v in outputs.items()})
+    resave(graph, ends, folder)
 
 
 ROUTES = {"tf2onnx": _by_tf2onnx, "tflite": _by_tflite}

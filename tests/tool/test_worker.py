@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -143,4 +142,4 @@ def test_a_module_in_the_current_folder_takes_nobodys_place(tmp_path, monkeypatc
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
     monkeypatch.chdir(tmp_path)
     assert Worker(CASES, "plain", {})(FEEDS)["x"][0] == 1
-    assert os.listdir(tmp_path) == ["json.py"]
+    assert [p.name for p in tmp_path.iterdir()] == ["json.py"]
