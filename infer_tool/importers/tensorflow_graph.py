@@ -57,7 +57,7 @@ def _tensor(name: str, graph: Any, source: str) -> str:
     except (KeyError, ValueError) as error:
         known = ", ".join(_sinks(graph))
         raise UsageError(
-            f"--output-name {name}: {source} has no such node; ends: {known}"
+            f"--output-name {name}: {source} has no such node; it ends in {known}"
         ) from error
     return tensor
 

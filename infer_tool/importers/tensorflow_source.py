@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DEFAULT = "serving_default"
 MUST_COMPILE = "_XlaMustCompile"
 SERVE = "serve"
+SUFFIXES = {"keras": ".keras", "keras_h5": ".h5"}
 # Operations without a result that write; a graph that computes needs none of them.
 SILENCED = {"Save", "SaveSlices", "SaveV2", "MergeV2Checkpoints", "PrintV2"}
 
@@ -35,7 +36,7 @@ def prepare(source: str, folder: Path, options: Mapping[str, Any]) -> tuple[Path
         return target, DEFAULT
     exported = Path(source)
     if kind != "saved_model":
-        exported = _exported(source, kind, folder / "export")
+        exported = _exported(source, kind, folder)
     proto = _scrubbed(exported)
     _copy(exported, proto, target)
     meta, name = _choose(proto, source, options["signature"])
@@ -50,11 +51,13 @@ def _exported(source: str, kind: str, folder: Path) -> Path:
     import keras  # type: ignore[import-untyped]
 
     (check_hdf5 if kind == "keras_h5" else check_weights)(source)
-    model = keras.saving.load_model(source, compile=False, safe_mode=True)
+    link = folder / f"source{SUFFIXES[kind]}"  # by which Keras tells its formats apart
+    link.symlink_to(Path(source).resolve())
+    model = keras.saving.load_model(link, compile=False, safe_mode=True)
     if not model.built:
         raise ModelError(f"{source}: its inputs have no shapes; build the model before saving it")
-    model.export(str(folder), format="tf_saved_model", verbose=False)
-    return folder
+    model.export(str(folder / "export"), format="tf_saved_model", verbose=False)
+    return folder / "export"
 
 
 def _read_graph(path: Path) -> Any:
