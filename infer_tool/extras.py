@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from infer_runtime.errors import MissingExtraError
@@ -24,3 +25,16 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingExtraError(
             f"{module} is not installed; run: pip install 'infertool[{extra}]'"
         ) from error
+
+
+def check_installed(module: str, extra: str) -> None:
+    """The same without importing it, for what runs in a process of its own.
+
+    Raises:
+        MissingExtraError: naming the pip command that brings it.
+
+    """
+    if find_spec(module) is None:
+        raise MissingExtraError(
+            f"{module} is not installed; run: pip install 'infertool[{extra}]'"
+        )

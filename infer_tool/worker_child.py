@@ -25,8 +25,10 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())  # frameworks print, also from C++
     run: Run | None = None
+    source = ""
     for line in sys.stdin:
         question = json.loads(line)
+        source = question.get("source", source)
         try:
             if run is None:
                 run, answer = _open(question)
@@ -36,7 +38,7 @@ def main() -> None:
             answer = {"error": type(error).__name__, "text": str(error)}
         except Exception as error:  # noqa: BLE001 - the parent raises it
             # Frameworks raise classes of many packages; all of them mean that it cannot be done.
-            answer = {"error": "ModelError", "text": reason(error)}
+            answer = {"error": "ModelError", "text": f"{source}: {reason(error)}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

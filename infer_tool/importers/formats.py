@@ -34,6 +34,16 @@ FORMATS: dict[str, Format] = {
         ("torch",),
         "torch",
     ),
+    "torchscript": Format(
+        "TorchScript (torch.jit.save)", "zip listing", "torchscript", ("torch",), "torch"
+    ),
+    "huggingface": Format(
+        "Hugging Face folder with safetensors",
+        "config.json in a folder",
+        "huggingface",
+        ("torch", "transformers"),
+        "huggingface",
+    ),
     "keras": Format(
         "Keras 3 (.keras)", "zip listing", "tensorflow", ("tensorflow", "tf2onnx"), "tensorflow"
     ),
