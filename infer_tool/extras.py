@@ -35,6 +35,4 @@ def check_installed(module: str, extra: str) -> None:
 
     """
     if find_spec(module) is None:
-        raise MissingExtraError(
-            f"{module} is not installed; run: pip install 'infertool[{extra}]'"
-        )
+        raise MissingExtraError(f"{module} is not installed; run: pip install 'infertool[{extra}]'")

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # before the import reads them
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
+import numpy as np
+import torch
+import transformers
 
-from infer_runtime.errors import ModelError, UsageError  # noqa: E402
-from infer_tool.importers.torch_inputs import InputSpec, parse_input  # noqa: E402
-from infer_tool.importers.torch_module_child import export_module, submodule  # noqa: E402
-from infer_tool.quiet import quiet  # noqa: E402
-from infer_tool.reason import reason  # noqa: E402
+from infer_runtime.errors import ModelError, UsageError
+from infer_tool.importers.torch_inputs import InputSpec, parse_input
+from infer_tool.importers.torch_module_child import export_module, submodule
+from infer_tool.quiet import quiet
+from infer_tool.reason import reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,14 +34,14 @@ TASKS = {
 }  # fmt: skip
 
 
-def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened:  # noqa: ARG001
+def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened:
     """Build, choose inputs and outputs, export; weights of any type compute in float32."""
     classes, outputs = TASKS[options["task"]]
     model, stored = _build(source, classes)
     model = submodule(model, options["submodule"], source).eval()
     specs = [parse_input(text) for text in options["input"]] or _inputs(model, source)
     _check_inputs(model, specs, source)
-    opened = export_module(_Named(model, [s.name for s in specs], outputs), specs, source)
+    opened = export_module(_Named(model, [s.name for s in specs], outputs), specs, source, folder)
     opened.route = f"transformers, {options['task']}{stored}"
     return opened
 
@@ -72,7 +72,10 @@ def _inputs(model: Any, source: str) -> list[InputSpec]:
     ids = np.dtype(np.int64)
     if "input_ids" in parameters:
         names = ["input_ids", "attention_mask"]
-        if "token_type_ids" in parameters and (getattr(model.config, "type_vocab_size", 0) or 0) > 1:
+        if (
+            "token_type_ids" in parameters
+            and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+        ):
             names.append("token_type_ids")
         found = [n for n in names if n in parameters]
         return [InputSpec(n, ("batch", "length"), ids) for n in found]

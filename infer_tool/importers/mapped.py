@@ -27,9 +27,7 @@ def map_external(model: ir.Model) -> None:
                 value.const_value = _mapped(value.const_value, files)
 
 
-def _mapped(
-    tensor: ir.ExternalTensor, files: dict[str, np.ndarray[Any, Any]]
-) -> ir.TensorProtocol:
+def _mapped(tensor: ir.ExternalTensor, files: dict[str, np.ndarray[Any, Any]]) -> ir.TensorProtocol:
     if tensor.size == 0 or tensor.dtype.bitwidth < BYTE:
         return ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
     whole = files.get(tensor.path)
@@ -38,7 +36,10 @@ def _mapped(
     start = tensor.offset or 0
     array = whole[start : start + tensor.nbytes].view(tensor.dtype.numpy())
     return ir.Tensor(
-        array.reshape(tensor.shape.numpy()), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name
+        array.reshape(tensor.shape.numpy()),
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name,
     )
 
 

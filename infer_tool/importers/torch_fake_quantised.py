@@ -28,21 +28,24 @@ def _frozen(quantiser: Any) -> Any:
     return _PerTensor(quantiser)
 
 
-def _range(quantiser: Any) -> tuple[int, int]:
+def _range(quantiser: Any) -> tuple[int, int, int, int]:
+    """The range in use, and that of the type: ONNX saturates at the latter only."""
     observer = quantiser.activation_post_process
-    return observer.quant_min, observer.quant_max
+    least, most = observer.quant_min, observer.quant_max
+    return (least, most, 0, 255) if least >= 0 else (least, most, -128, 127)
 
 
 class _PerTensor(torch.nn.Module):
     def __init__(self, quantiser: Any) -> None:
         super().__init__()
         self.scale, self.zero = float(quantiser.scale[0]), int(quantiser.zero_point[0])
-        self.least, self.most = _range(quantiser)
+        self.least, self.most, *self.type = _range(quantiser)
 
     def forward(self, x: Any) -> Any:
-        return torch.fake_quantize_per_tensor_affine(
-            x, self.scale, self.zero, self.least, self.most
-        )
+        if [self.least, self.most] != self.type:
+            low, high = (self.least - self.zero) * self.scale, (self.most - self.zero) * self.scale
+            x = torch.clamp(x, low, high)
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, *self.type)
 
 
 class _PerChannel(torch.nn.Module):
@@ -54,9 +57,14 @@ class _PerChannel(torch.nn.Module):
         self.register_buffer("scale", quantiser.scale.detach().clone())
         self.register_buffer("zero", quantiser.zero_point.detach().clone().to(torch.int32))
         self.axis: int = quantiser.ch_axis
-        self.least, self.most = _range(quantiser)
+        self.least, self.most, *self.type = _range(quantiser)
 
     def forward(self, x: Any) -> Any:
+        if [self.least, self.most] != self.type:
+            shape = [-1 if i == self.axis else 1 for i in range(x.dim())]
+            scale, zero = self.scale.view(shape), self.zero.view(shape)
+            low, high = (self.least - zero) * scale, (self.most - zero) * scale
+            x = torch.minimum(torch.maximum(x, low), high)
         return torch.fake_quantize_per_channel_affine(
-            x, self.scale, self.zero, self.axis, self.least, self.most
+            x, self.scale, self.zero, self.axis, *self.type
         )

@@ -11,11 +11,12 @@ import numpy as np
 from infer_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Shape = tuple[int | str, ...]
 
-EXAMPLE_SIZE = 2  # torch.export treats dynamic dimensions of size 0 and 1 as fixed
+# For dynamic dimensions: torch.export treats those of size 0 and 1 as fixed.
+EXAMPLE_SIZES = (2, 16, 64, 256, 1024)
 SPEC = re.compile(r"^(?P<name>\w+):(?P<shape>\w*)(?::(?P<dtype>\w+))?$")
 KINDS = "fiub"
 
@@ -65,16 +66,47 @@ def parse_inputs(source: str, texts: Sequence[str]) -> list[InputSpec]:
     return [parse_input(text) for text in texts]
 
 
-def examples(specs: Sequence[InputSpec]) -> list[Any]:
-    """Seeded tensors of these shapes; integers are zeros, which every embedding has."""
+def examples(specs: Sequence[InputSpec], call: Callable[..., Any]) -> list[Any]:
+    """Seeded tensors of these shapes, the smallest on which the module runs.
+
+    A picture of 2 x 2 is too small for most convolutions: dynamic dimensions grow until it runs,
+    but not the first ones, which are batches.
+
+    Raises:
+        Exception: what the module raises on the smallest of them, when it runs on none.
+
+    """
     import torch
 
-    generator = torch.Generator().manual_seed(0)
-    return [_example(torch, spec, generator) for spec in specs]
+    first = {spec.shape[0] for spec in specs if spec.shape}
+    failure: Exception | None = None
+    for size in EXAMPLE_SIZES:
+        generator = torch.Generator().manual_seed(0)
+        found = [sized(spec, _sizes(spec, first, size), generator) for spec in specs]
+        try:
+            with torch.no_grad():
+                call(*found)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised in the end
+            failure = failure or error
+        else:
+            return found
+    assert failure is not None
+    raise failure
 
 
-def _example(torch: Any, spec: InputSpec, generator: Any) -> Any:
-    shape = tuple(d if isinstance(d, int) else EXAMPLE_SIZE for d in spec.shape)
+def _sizes(spec: InputSpec, first: set[int | str], size: int) -> list[int]:
+    return [
+        d if isinstance(d, int) else EXAMPLE_SIZES[0] if d in first else size for d in spec.shape
+    ]
+
+
+def sized(spec: InputSpec, sizes: Sequence[int], generator: Any) -> Any:
+    """A seeded tensor; `sizes` count for dynamic dimensions, integers are zeros."""
+    import torch
+
+    shape = tuple(
+        d if isinstance(d, int) else size for d, size in zip(spec.shape, sizes, strict=True)
+    )
     kind = getattr(torch, spec.dtype.name)
     if kind.is_floating_point:
         return torch.randn(shape, generator=generator).to(kind)
@@ -88,4 +120,6 @@ def dynamic_shapes(specs: Sequence[InputSpec]) -> dict[str, dict[int, Any]] | No
     dims = {d: torch.export.Dim(d) for s in specs for d in s.shape if isinstance(d, str)}
     if not dims:
         return None
-    return {s.name: {i: dims[d] for i, d in enumerate(s.shape) if isinstance(d, str)} for s in specs}
+    return {
+        s.name: {i: dims[d] for i, d in enumerate(s.shape) if isinstance(d, str)} for s in specs
+    }

@@ -26,6 +26,4 @@ def load(source: str, options: ImportOptions) -> Imported:
     weights, size = options.state_dict, 0
     if weights is not None:
         size = check_state_dict(weights)
-    return import_torch(
-        source, "torch", None, options, weights=size, state_dict=str(weights or "")
-    )
+    return import_torch(source, "torch", None, options, weights=size, state_dict=str(weights or ""))

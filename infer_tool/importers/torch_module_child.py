@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
+from torch.utils import _pytree as pytree
 
 from infer_runtime.errors import InferError, ModelError, UsageError
 from infer_tool.data.function import load_function
+from infer_tool.importers import torch_legacy
 from infer_tool.importers.state_dict import load_state_dict
+from infer_tool.importers.torch_check import same
 from infer_tool.importers.torch_fake_quantised import freeze_fake_quantisers
 from infer_tool.importers.torch_inputs import InputSpec, dynamic_shapes, examples, parse_input
-from infer_tool.importers.torch_program import Opened, convert
+from infer_tool.importers.torch_program import Opened, convert, name_outputs
 from infer_tool.quiet import quiet
 from infer_tool.reason import reason
 
@@ -21,10 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+# A suggestion of torch that leaves a dimension dynamic.
+LIMIT = re.compile(r"\s*(\w+) = Dim\('\1', [^)]*\)$")
 HALVES = (torch.float16, torch.bfloat16)
 
 
-def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened:  # noqa: ARG001
+def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened:
     """Call the factory, load weights, pick the part, export and convert."""
     specs = [parse_input(text) for text in options["input"]]
     module = _build(source)
@@ -32,23 +39,74 @@ def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened
         load_state_dict(module, options["state_dict"], source)
     module = submodule(module, options["submodule"], source).eval()
     freeze_fake_quantisers(module)
-    return export_module(module, specs, source)
+    return export_module(module, specs, source, folder)
 
 
-def export_module(module: Any, specs: list[InputSpec], source: str) -> Opened:
-    """Export and convert a module of which the inputs are known; the module is the reference."""
+def export_module(module: Any, specs: list[InputSpec], source: str, folder: Path) -> Opened:
+    """Export and convert a module of which the inputs are known; the module is the reference.
+
+    What torch.export cannot do with dynamic sizes (it unrolls recurrent layers, it refuses
+    branches) goes through the legacy exporter, if that gets it right.
+    """
     by_name = _named_like_parameters(module, specs, source)
-    widened = _widen(module, specs)
-    names, shapes = [s.name for s in specs], [s.shape for s in specs]
-    program = _export(module, specs, by_name, source)
+    widened = _widen(module.requires_grad_(False), specs)
+    positional = _Positional(module, [s.name for s in specs] if by_name else [])
+    given = _examples(positional, specs, source)
 
     def call(tensors: list[Any]) -> Any:
-        if by_name:
-            return module(**dict(zip(names, tensors, strict=True)))
-        return module(*tensors)
+        return positional(*tensors)
 
-    route = f"torch.export{widened}"
-    return Opened(convert(program, source, names, shapes), call, route)
+    try:
+        model, route = _by_export(module, specs, given, by_name, source), "torch.export"
+    except ModelError as error:
+        try:
+            model = torch_legacy.export(_Flat(positional), specs, given, folder)
+            _rename_outputs(model, positional, given)
+            model, route = same(model, call, specs, given, source), torch_legacy.ROUTE
+        except Exception:  # noqa: BLE001 - the first error is the one that counts
+            raise error from error.__cause__
+    return Opened(model, call, route + widened)
+
+
+class _Positional(torch.nn.Module):
+    """A module that takes its tensors in the order of --input."""
+
+    def __init__(self, module: Any, names: list[str]) -> None:
+        super().__init__()
+        self.module, self.names = module, names
+
+    def forward(self, *tensors: Any) -> Any:
+        if self.names:
+            return self.module(**dict(zip(self.names, tensors, strict=True)))
+        return self.module(*tensors)
+
+
+class _Flat(torch.nn.Module):
+    """Its outputs as a flat tuple: tracing knows no dicts."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *tensors: Any) -> Any:
+        return tuple(pytree.tree_leaves(self.module(*tensors)))
+
+
+def _rename_outputs(model: Any, module: Any, given: list[Any]) -> None:
+    with torch.no_grad():
+        leaves, _ = pytree.tree_flatten_with_path(module(*given))
+    name_outputs(model, [path for path, _ in leaves])
+
+
+def _examples(module: Any, specs: list[InputSpec], source: str) -> list[Any]:
+    try:
+        with quiet():
+            return examples(specs, module)
+    except Exception as error:
+        # The user's own code: whatever it raises is the answer.
+        raise ModelError(
+            f"{source}: torch cannot export it: it does not run on these --input: {reason(error)}"
+        ) from error
 
 
 def _build(source: str) -> Any:
@@ -111,23 +169,39 @@ def _widen(module: Any, specs: list[InputSpec]) -> str:
     return f", {' and '.join(sorted(found))} weights widened to float32"
 
 
-def _export(module: Any, specs: list[InputSpec], by_name: bool, source: str) -> Any:
-    given = examples(specs)
-    dynamic = dynamic_shapes(specs)
+def _by_export(
+    module: Any, specs: list[InputSpec], given: list[Any], by_name: bool, source: str
+) -> Any:
     names = [s.name for s in specs]
     arguments = () if by_name else tuple(given)
     keywords = dict(zip(names, given, strict=True)) if by_name else None
-    shapes: Any = dynamic
-    if dynamic is not None and not by_name:
-        shapes = tuple(dynamic.values())
+    shapes: Any = dynamic_shapes(specs)
+    if shapes is not None and not by_name:
+        shapes = tuple(shapes.values())
         if any(p.kind == p.VAR_POSITIONAL for p in _parameters(module)):
             shapes = (shapes,)
     try:
         with quiet():
-            return torch.export.export(module, arguments, keywords, dynamic_shapes=shapes)
+            program = _exported(module, arguments, keywords, shapes)
     except Exception as error:
         # torch raises classes of many packages here; all of them mean that it cannot export.
         raise ModelError(f"{source}: torch cannot export it: {explained(error)}") from error
+    return convert(program, source, names, [s.shape for s in specs])
+
+
+def _exported(module: Any, arguments: Any, keywords: Any, shapes: Any) -> Any:
+    """Export; where torch finds that a dimension has a largest value, with that limit."""
+    try:
+        return torch.export.export(module, arguments, keywords, dynamic_shapes=shapes)
+    except torch._dynamo.exc.UserError as error:
+        _, heading, text = str(error).partition("Suggested fixes:")
+        fixes = text.strip().partition("\n\n")[0].splitlines()
+        if not fixes or not all(LIMIT.match(line) for line in fixes):
+            raise
+        limited = refine_dynamic_shapes_from_suggested_fixes(
+            "\n".join([heading, *fixes, ""]), shapes
+        )
+        return torch.export.export(module, arguments, keywords, dynamic_shapes=limited)
 
 
 def _parameters(module: Any) -> list[inspect.Parameter]:

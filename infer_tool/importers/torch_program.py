@@ -60,7 +60,9 @@ def convert(
     except Exception as error:
         # torch raises classes of many packages here; all of them mean that it cannot convert.
         missing = missing_operators(program)
-        raise ModelError(f"{source}: torch cannot convert it: {missing or reason(error)}") from error
+        raise ModelError(
+            f"{source}: torch cannot convert it: {missing or reason(error)}"
+        ) from error
     assert exported is not None
     model: ir.Model = exported.model
     if opset(model) != OPSET:
@@ -69,7 +71,7 @@ def convert(
         value.name = name
     if shapes:
         name_dimensions(model, shapes)
-    _name_outputs(model, program)
+    name_outputs(model, _output_paths(program))
     return model
 
 
@@ -92,15 +94,18 @@ def _renamed(dimension: int | ir.SymbolicDim, names: Mapping[str, str]) -> int |
     return re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dimension.value)
 
 
-def _name_outputs(model: ir.Model, program: Any) -> None:
-    """A module that returns a dict names its outputs; those names stay."""
+def _output_paths(program: Any) -> list[Any]:
     from torch.utils import _pytree as pytree
 
     spec = program.call_spec.out_spec
     leaves, _ = pytree.tree_flatten_with_path(
         pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
     )
-    paths = [p for p, _ in leaves]
+    return [path for path, _ in leaves]
+
+
+def name_outputs(model: ir.Model, paths: Sequence[Any]) -> None:
+    """A module that returns a dict names its outputs; those names stay."""
     outputs = model.graph.outputs
     taken = {v.name for v in model.graph.inputs} | set(model.graph.initializers)
     if len(paths) != len(outputs) or any(v.is_graph_input() for v in outputs):
