@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from infer_runtime.errors import ModelError, UsageError
+from infer_tool.importers import safetensors
 from infer_tool.importers.protobuf_kind import protobuf_kind
 
 MODULE = re.compile(r"^[\w./\\-]+:[A-Za-z_]\w*$")
@@ -18,7 +19,12 @@ PICKLE_ADVICE = (
     "loading it would run code; save the model with "
     "torch.export.save(torch.export.export(module, args), 'model.pt2')"
 )
+STATE_DICT_ADVICE = (
+    "give a state dict to the code it belongs to, file.py:factory --state-dict FILE; of a whole "
+    f"module, {PICKLE_ADVICE}"
+)
 SAVED_MODEL = "saved_model.pb"
+CONFIG = "config.json"
 
 
 def detect(source: str) -> str:
@@ -46,6 +52,8 @@ def _existing(source: str, path: Path) -> str:
     if path.is_dir():
         if (path / SAVED_MODEL).is_file():
             return "saved_model"
+        if (path / CONFIG).is_file():
+            return "huggingface"
         raise UsageError(f"{source}: is a folder, not a model file")
     if not path.is_file():
         raise UsageError(f"{source}: is not a regular file")
@@ -60,6 +68,8 @@ def _by_content(source: str, path: Path, head: bytes) -> str:
         return _by_listing(source, path)
     if PICKLE.match(head):
         raise ModelError(f"{source}: is a pickle; {PICKLE_ADVICE}")
+    if safetensors.looks_like(head):
+        raise ModelError(f"{source}: is a state dict without its module; {STATE_DICT_ADVICE}")
     if head[4:8] == b"TFL3":
         return "tflite"
     if head.startswith(b"\x89HDF"):
@@ -80,9 +90,9 @@ def _by_listing(source: str, path: Path) -> str:
     if "archive_format" in inner and any(name.startswith("models/") for name in inner):
         return "pt2"
     if any(name.startswith("code/") for name in inner):
-        raise ModelError(f"{source}: is TorchScript, which is not supported yet; use torch.export")
+        return "torchscript"
     if any(name.endswith("data.pkl") for name in names):
-        raise ModelError(f"{source}: is a pickled module or state dict; {PICKLE_ADVICE}")
+        raise ModelError(f"{source}: is a pickled module or state dict; {STATE_DICT_ADVICE}")
     if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
         return "keras"
     raise ModelError(f"{source}: is a zip archive, but not a .pt2 of torch.export.save")

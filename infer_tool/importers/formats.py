@@ -37,6 +37,16 @@ FORMATS: dict[str, Format] = {
         ("torch",),
         "torch",
     ),
+    "torchscript": Format(
+        "TorchScript (torch.jit.save)", "zip listing", "torchscript", ("torch",), "torch"
+    ),
+    "huggingface": Format(
+        "Hugging Face folder with safetensors",
+        "config.json in a folder",
+        "huggingface",
+        ("torch", "transformers"),
+        "huggingface",
+    ),
     "keras": Format("Keras 3 (.keras)", "zip listing", "tensorflow", TENSORFLOW, "tensorflow"),
     "keras_h5": Format(
         "Keras HDF5 (.h5)", "HDF5 signature", "tensorflow", TENSORFLOW, "tensorflow"

@@ -21,7 +21,7 @@ from infer_tool.importers.foreign import prove, read_converted
 from infer_tool.importers.gate import keep_outputs
 from infer_tool.importers.keras_screen import screen_archive, screen_hdf5
 from infer_tool.importers.tensorflow_screen import screen_graph, screen_saved_model
-from infer_tool.importers.torch_module import parse_input
+from infer_tool.importers.torch_inputs import parse_input
 from infer_tool.worker import Worker
 
 if TYPE_CHECKING:
