@@ -52,21 +52,17 @@ def load(source: str, options: ImportOptions) -> Imported:
         worker = Worker(CHILD, source, _asked(kind, options, routes))
         refused |= {route: ModelError(why) for route, why in worker.facts["refused"].items()}
         route = worker.facts["route"]
+        if not route:
+            break
         try:
-            if route:
-                model = _model(worker, source, kind, options)
-                return Imported(
-                    model, kind, Path(source), worker, route=_said(route, refused, source)
-                )
+            model = _model(worker, source, kind, options)
         except (ModelError, MismatchError) as error:
             refused[route] = error
-        routes = [r for r in routes if r not in refused]
+            routes = [r for r in routes if r not in refused]
+        else:
+            said = "; ".join([route, *_reasons(refused, source)])
+            return Imported(model, kind, Path(source), worker, route=said)
     raise _failure(source, refused)
-
-
-def _said(route: str, refused: Refused, source: str) -> str:
-    """The way it went, and why not the ones before."""
-    return "; ".join([route, *_reasons(refused, source)])
 
 
 def _screen(source: str, kind: str, options: ImportOptions) -> None:
