@@ -11,6 +11,7 @@ import sys
 import threading
 import weakref
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import IO, TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SECONDS = 1800.0  # for one answer; the conversion of a large model takes minutes
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "TQDM_DISABLE": "1"}
+PACKAGES = ("infer_runtime", "passes", "quant", "infer_tool")
 LAST_WORDS = 4096  # bytes of stderr that are kept
 
 
@@ -40,9 +42,22 @@ class Worker:
     """
 
     def __init__(
-        self, module: str, source: str, options: Mapping[str, Any], *, seconds: float = SECONDS
+        self,
+        module: str,
+        source: str,
+        options: Mapping[str, Any],
+        *,
+        seconds: float = SECONDS,
+        python: str | None = None,
     ) -> None:
         """Start the process and wait until the source is open.
+
+        Args:
+            module: see the class.
+            source: for `open_source`, and for messages.
+            options: what JSON can carry.
+            seconds: to wait for one answer.
+            python: another interpreter, which has NumPy and the framework.
 
         Raises:
             InferError: what `open_source` raised.
@@ -52,7 +67,7 @@ class Worker:
         """
         self.folder = Path(mkdtemp(prefix="infertool-"))
         self._source, self._seconds = source, seconds
-        self._process = _start()
+        self._process = _start(self.folder, python)
         self._words = _LastWords(self._process)
         self._end = weakref.finalize(self, _end, self._process, self.folder)
         question = {"module": module, "source": source, "folder": str(self.folder)}
@@ -152,10 +167,10 @@ class _LastWords:
         return next((line.strip()[:LENGTH] for line in reversed(lines) if line.strip()), "")
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(folder: Path, python: str | None) -> subprocess.Popen[bytes]:
     # -P: a module that lies in the current folder must not take the place of an installed one.
-    command = [sys.executable, "-P", "-m", "infer_tool.worker_child"]
-    paths = os.pathsep.join(p for p in sys.path if p)
+    command = [python or sys.executable, "-P", "-m", "infer_tool.worker_child"]
+    paths = os.pathsep.join(p for p in sys.path if p) if python is None else _our_packages(folder)
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -163,6 +178,16 @@ def _start() -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         env=os.environ | ENVIRONMENT | {"PYTHONPATH": paths},
     )
+
+
+def _our_packages(folder: Path) -> str:
+    """A folder with nothing but this tool: other packages are those of the other interpreter."""
+    home = folder / "packages"
+    home.mkdir()
+    for name in PACKAGES:
+        package = import_module(name)
+        (home / name).symlink_to(Path(package.__path__[0]).resolve())
+    return str(home)
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path) -> None:

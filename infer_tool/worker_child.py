@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 def main() -> None:
     """Open the source that the first line names, then run it as often as asked."""
     # Frameworks print, also from C++, and may read: the pipes are kept from them.
-    answers = os.fdopen(_taken(sys.stdout.fileno(), os.O_WRONLY), "w")
-    questions = os.fdopen(_taken(sys.stdin.fileno(), os.O_RDONLY))
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    questions = os.fdopen(os.dup(sys.stdin.fileno()))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     run: Run | None = None
     source = folder = ""
     for line in questions:
@@ -37,7 +39,7 @@ def main() -> None:
                 answer = _run(run, question)
         except InferError as error:
             answer = {"error": type(error).__name__, "text": str(error)}
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the parent raises it
+        except Exception as error:  # noqa: BLE001 - the parent raises it
             # Frameworks raise classes of many packages; all of them mean that it cannot be done.
             done = "opened" if run is None else "run"
             text = f"{source}: cannot be {done} by its framework: {reason(error)}"
@@ -45,14 +47,6 @@ def main() -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
     shutil.rmtree(folder, ignore_errors=True)  # the parent ended without a chance to do it
-
-
-def _taken(number: int, mode: int) -> int:
-    """A copy of a descriptor whose own number leads nowhere from now on."""
-    kept, nothing = os.dup(number), os.open(os.devnull, mode)
-    os.dup2(nothing, number)
-    os.close(nothing)
-    return kept
 
 
 def _open(question: Mapping[str, Any]) -> tuple[Run, dict[str, Any]]:

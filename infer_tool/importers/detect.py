@@ -13,6 +13,7 @@ from infer_tool.importers.protobuf_kind import protobuf_kind
 MODULE = re.compile(r"^[\w./\\-]+:[A-Za-z_]\w*$")
 DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
+PIR = re.compile(rb'\s*\{\s*"base_code"\s*:\s*\{\s*"magic"\s*:\s*"pir"')
 HEAD = 4096
 ASCII_END = 127
 PICKLE_ADVICE = (
@@ -44,7 +45,9 @@ def detect(source: str) -> str:
 
 def _not_a_path(source: str) -> str:
     if MODULE.match(source) and not DRIVE.match(source):
-        return "torch"
+        from infer_tool.importers.factory import factory_kind
+
+        return factory_kind(source)
     raise UsageError(f"{source}: no such file")
 
 
@@ -54,6 +57,8 @@ def _existing(source: str, path: Path) -> str:
             return "saved_model"
         if (path / CONFIG).is_file():
             return "huggingface"
+        if any(path.glob("*.pdiparams")):
+            return "paddle"
         raise UsageError(f"{source}: is a folder, not a model file")
     if not path.is_file():
         raise UsageError(f"{source}: is not a regular file")
@@ -75,6 +80,8 @@ def _by_content(source: str, path: Path, head: bytes) -> str:
     if head.startswith(b"\x89HDF"):
         return "keras_h5"
     if _is_text(head):
+        if PIR.match(head):
+            return "paddle"
         hint = f"; name its factory, {source}:function" if path.suffix == ".py" else ""
         raise ModelError(f"{source}: is a text file, not a model{hint}")
     return _by_fields(source, path)
@@ -84,7 +91,7 @@ def _by_listing(source: str, path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
         raise ModelError(f"{source}: is a damaged zip archive; copy it again") from error
     inner = [name.partition("/")[2] for name in names]
     if "archive_format" in inner and any(name.startswith("models/") for name in inner):

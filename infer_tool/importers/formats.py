@@ -37,6 +37,27 @@ FORMATS: dict[str, Format] = {
         ("torch",),
         "torch",
     ),
+    "jax": Format(
+        "JAX function or module, file.py:factory",
+        "what the code imports and returns",
+        "jax",
+        ("jax", "jax2onnx"),
+        "jax",
+    ),
+    "paddle": Format(
+        "Paddle inference model, or file.py:factory",
+        "protobuf fields, JSON, or the code",
+        "paddle",
+        ("paddle", "paddle2onnx"),
+        "paddle",
+    ),
+    "mindspore": Format(
+        "MindSpore cell, file.py:factory",
+        "what the code imports and returns",
+        "mindspore",
+        ("mindspore",),
+        "mindspore",
+    ),
     "torchscript": Format(
         "TorchScript (torch.jit.save)", "zip listing", "torchscript", ("torch",), "torch"
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,9 @@ MODULES = re.compile(
 # Keys under which a layer names a file that it would read.
 FILES = {"vocabulary", "filepath", "idf_weights", "token_table"}
 
+# What zipfile raises for wrong bytes.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, struct.error)
+
 HDF5_OLD, HDF5_NEWEST = (0, 1), 3
 HDF5_OFFSETS = 8
 
@@ -46,7 +50,7 @@ def screen_archive(source: str) -> None:
             _check_members(source, archive.infolist())
             config = archive.read(CONFIG)
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGE as error:
         raise ModelError(f"{source}: is a damaged zip archive; copy it again") from error
     if damaged is not None:
         raise ModelError(f"{source}: {damaged} is damaged; copy the file again")

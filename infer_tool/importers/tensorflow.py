@@ -7,17 +7,14 @@ TensorFlow's own converter to TFLite and our importer of that do.
 from __future__ import annotations
 
 from importlib import import_module
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import onnx_ir as ir
 
 from infer_runtime.errors import MismatchError, ModelError
 from infer_tool.extras import check_installed
 from infer_tool.importers import Imported, ImportOptions
 from infer_tool.importers.detect import detect
-from infer_tool.importers.foreign import prove, read_converted
+from infer_tool.importers.foreign import MODEL, name_dimensions, prove, read_converted
 from infer_tool.importers.gate import keep_outputs
 from infer_tool.importers.keras_screen import screen_archive, screen_hdf5
 from infer_tool.importers.tensorflow_screen import screen_graph, screen_saved_model
@@ -25,6 +22,8 @@ from infer_tool.importers.torch_inputs import parse_input
 from infer_tool.worker import Worker
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from infer_runtime.errors import InferError
 
 CHILD = "infer_tool.importers.tensorflow_child"
@@ -85,11 +84,13 @@ def _asked(kind: str, options: ImportOptions, routes: list[str]) -> dict[str, An
 
 def _model(worker: Worker, source: str, kind: str, options: ImportOptions) -> ir.Model:
     """What the child converted, checked against the child."""
+    stated = {s.name: s.shape for s in map(parse_input, options.input)}
+    is_keras = kind.startswith("keras")
     if worker.facts["route"] == "tflite":
         model = _from_tflite(worker, source)
     else:
         model = read_converted(
-            worker.folder / "model.onnx", source, lambda m: _name_dimensions(m, kind, options)
+            worker.folder / MODEL, source, lambda m: name_dimensions(m, stated, batch=is_keras)
         )
     prove(model, worker, source)
     return model
@@ -105,35 +106,6 @@ def _from_tflite(worker: Worker, source: str) -> ir.Model:
         raise type(error)(str(error).replace(path, source)) from error
     keep_outputs(model, worker.facts["outputs"], source)
     return model
-
-
-def _name_dimensions(model: ir.Model, kind: str, options: ImportOptions) -> None:
-    """Dynamic dimensions as the user names them, or after input and axis.
-
-    The first dimension of a single input, and of what Keras takes and gives, is the batch.
-    """
-    stated = {s.name: s.shape for s in map(parse_input, options.input)}
-    is_keras, inputs = kind.startswith("keras"), model.graph.inputs
-    for node in model.graph.all_nodes():  # tf2onnx numbers what it does not know
-        for value in node.outputs:
-            _name_open(value, [])
-    for value in inputs:
-        names: list[str | None] = [f"{value.name}_{axis}" for axis in range(len(value.shape or ()))]
-        if is_keras or len(inputs) == 1:
-            names[:1] = ["batch"]
-        for axis, dimension in enumerate(stated.get(value.name or "", ())):
-            names[axis] = str(dimension)
-        _name_open(value, names)
-    if is_keras:
-        for value in model.graph.outputs:
-            _name_open(value, ["batch"])
-
-
-def _name_open(value: ir.Value, names: list[str | None]) -> None:
-    if value.shape is not None:
-        known = [d if isinstance(d, int) and d >= 0 else None for d in value.shape]
-        pairs = zip_longest(known, names[: len(known)])
-        value.shape = ir.Shape([name if d is None else d for d, name in pairs])
 
 
 def _failure(source: str, refused: Refused) -> InferError:

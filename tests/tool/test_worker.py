@@ -54,7 +54,7 @@ def test_feeds_and_outputs_of_every_type() -> None:
         ("crash", ModelError, "its framework crashed: signal 11: what()  a vector is too long"),
         ("end", ModelError, "its framework crashed: it ended with status 3"),
         ("kill", ModelError, "its framework crashed: it was killed, probably for want of memory"),
-        ("exit", ModelError, "SystemExit: enough"),
+        ("exit", ModelError, "its framework crashed: it ended with status 1: enough"),
         ("usage", UsageError, "the option is wrong"),
         ("op", UnsupportedOpError, "no operator Foo"),
         ("raise", ModelError, "KeyError: 'inner'"),
@@ -65,7 +65,6 @@ def test_what_goes_wrong_is_one_line(when, how, kind, text, capfd) -> None:
     with pytest.raises(kind) as caught:
         Worker(CASES, source, {})(FEEDS)
     expected = {
-        "exit": f"{source}: cannot be {'opened' if when == 'open' else 'run'} by its framework: ",
         "raise": f"{source}: cannot be {'opened' if when == 'open' else 'run'} by its framework: ",
         "usage": "",
         "op": "",
