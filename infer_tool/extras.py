@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
+from importlib.util import find_spec
+from shutil import which
 from typing import TYPE_CHECKING
 
 from infer_runtime.errors import MissingExtraError
@@ -24,3 +27,28 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingExtraError(
             f"{module} is not installed; run: pip install 'infertool[{extra}]'"
         ) from error
+
+
+def check_installed(module: str, extra: str) -> None:
+    """The same without importing it, for what runs in a process of its own.
+
+    Raises:
+        MissingExtraError: naming the pip command that brings it.
+
+    """
+    if find_spec(module) is None:
+        raise MissingExtraError(f"{module} is not installed; run: pip install 'infertool[{extra}]'")
+
+
+def interpreter(kind: str) -> str | None:
+    """Another Python that has a framework: $INFERTOOL_<KIND>_PYTHON; None is this one.
+
+    Raises:
+        MissingExtraError: there is no such file.
+
+    """
+    variable = f"INFERTOOL_{kind.upper()}_PYTHON"
+    python = os.environ.get(variable)
+    if python and which(python) is None:
+        raise MissingExtraError(f"{variable} is {python}, which is no program; name a python")
+    return python or None

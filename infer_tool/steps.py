@@ -82,18 +82,23 @@ def proof_feeds(
     A size given by `shapes` (name:1x3x224x224) wins over them.
     """
     given = dict(parse_shape(text) for text in shapes)
+    names = {i.shape[0] for i in inputs if i.shape and isinstance(i.shape[0], str)}
     feeds = []
     for number, batch in enumerate(batches):
-        sizes = {i.name: _batched(i, batch) for i in inputs if i.shape} | given
+        sizes = {i.name: _batched(i, batch, names) for i in inputs if i.shape} | given
         feeds.append(random_feeds(inputs, seed=seed + number, shapes=sizes))
     return feeds
 
 
-def _batched(info: TensorInfo, batch: int) -> tuple[int, ...]:
-    """Only a dynamic first dimension takes the batch: others often have a smallest legal size."""
+def _batched(info: TensorInfo, batch: int, names: set[str]) -> tuple[int, ...]:
+    """Dynamic first dimensions take the batch, and others of their names: a state's second one.
+
+    The rest is 1: other dimensions often have a smallest legal size.
+    """
     assert info.shape is not None
-    rest = tuple(d if isinstance(d, int) else 1 for d in info.shape[1:])
-    return (info.shape[0] if isinstance(info.shape[0], int) else batch, *rest)
+    first, *others = info.shape
+    rest = (d if isinstance(d, int) else batch if d in names else 1 for d in others)
+    return (first if isinstance(first, int) else batch, *rest)
 
 
 def prove_import(

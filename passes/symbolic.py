@@ -26,13 +26,19 @@ def shape_elements(model: ir.Model) -> Elements:
     """
     found: Elements = {}
     for node in all_nodes(model):
-        rule = _RULES.get(node.op_type) if is_op(node, node.op_type) else None
-        if rule is None or node.inputs[0] is None:
-            continue
-        elements = rule(node, found)
-        if elements is not None and len(elements) <= LONGEST:
+        elements = node_elements(node, found)
+        if elements is not None:
             found[id(node.outputs[0])] = elements
     return found
+
+
+def node_elements(node: ir.Node, found: Elements) -> Dims | None:
+    """Of the output of one node, from what was found of the nodes before it."""
+    rule = _RULES.get(node.op_type) if is_op(node, node.op_type) else None
+    if rule is None or node.inputs[0] is None:
+        return None
+    elements = rule(node, found)
+    return elements if elements is not None and len(elements) <= LONGEST else None
 
 
 def _of(value: ir.Value | None, found: Elements) -> Dims | None:

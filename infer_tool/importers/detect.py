@@ -7,21 +7,29 @@ import zipfile
 from pathlib import Path
 
 from infer_runtime.errors import ModelError, UsageError
+from infer_tool.importers import safetensors
+from infer_tool.importers.protobuf_kind import protobuf_kind
 
 MODULE = re.compile(r"^[\w./\\-]+:[A-Za-z_]\w*$")
 DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
+PIR = re.compile(rb'\s*\{\s*"base_code"\s*:\s*\{\s*"magic"\s*:\s*"pir"')
 HEAD = 4096
 ASCII_END = 127
 PICKLE_ADVICE = (
     "loading it would run code; save the model with "
     "torch.export.save(torch.export.export(module, args), 'model.pt2')"
 )
+STATE_DICT_ADVICE = (
+    "give a state dict to the code it belongs to, file.py:factory --state-dict FILE; of a whole "
+    f"module, {PICKLE_ADVICE}"
+)
 SAVED_MODEL = "saved_model.pb"
+CONFIG = "config.json"
 
 
 def detect(source: str) -> str:
-    """'onnx', 'pt2', 'torch' (module:factory), 'keras' or 'saved_model'.
+    """A key of FORMATS.
 
     Raises:
         UsageError: nothing readable is there, or it is a folder of another kind.
@@ -37,7 +45,9 @@ def detect(source: str) -> str:
 
 def _not_a_path(source: str) -> str:
     if MODULE.match(source) and not DRIVE.match(source):
-        return "torch"
+        from infer_tool.importers.factory import factory_kind
+
+        return factory_kind(source)
     raise UsageError(f"{source}: no such file")
 
 
@@ -45,6 +55,10 @@ def _existing(source: str, path: Path) -> str:
     if path.is_dir():
         if (path / SAVED_MODEL).is_file():
             return "saved_model"
+        if (path / CONFIG).is_file():
+            return "huggingface"
+        if any(path.glob("*.pdiparams")):
+            return "paddle"
         raise UsageError(f"{source}: is a folder, not a model file")
     if not path.is_file():
         raise UsageError(f"{source}: is not a regular file")
@@ -59,32 +73,48 @@ def _by_content(source: str, path: Path, head: bytes) -> str:
         return _by_listing(source, path)
     if PICKLE.match(head):
         raise ModelError(f"{source}: is a pickle; {PICKLE_ADVICE}")
+    if safetensors.looks_like(head):
+        raise ModelError(f"{source}: is a state dict without its module; {STATE_DICT_ADVICE}")
     if head[4:8] == b"TFL3":
-        raise ModelError(f"{source}: is a TFLite model, which is not supported yet")
+        return "tflite"
     if head.startswith(b"\x89HDF"):
-        raise ModelError(f"{source}: is an HDF5 file; save the Keras model again as .keras")
+        return "keras_h5"
     if _is_text(head):
+        if PIR.match(head):
+            return "paddle"
         hint = f"; name its factory, {source}:function" if path.suffix == ".py" else ""
         raise ModelError(f"{source}: is a text file, not a model{hint}")
-    return "onnx"
+    return _by_fields(source, path)
 
 
 def _by_listing(source: str, path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
         raise ModelError(f"{source}: is a damaged zip archive; copy it again") from error
     inner = [name.partition("/")[2] for name in names]
     if "archive_format" in inner and any(name.startswith("models/") for name in inner):
         return "pt2"
     if any(name.startswith("code/") for name in inner):
-        raise ModelError(f"{source}: is TorchScript, which is not supported yet; use torch.export")
+        return "torchscript"
     if any(name.endswith("data.pkl") for name in names):
-        raise ModelError(f"{source}: is a pickled module or state dict; {PICKLE_ADVICE}")
+        raise ModelError(f"{source}: is a pickled module or state dict; {STATE_DICT_ADVICE}")
     if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
         return "keras"
     raise ModelError(f"{source}: is a zip archive, but not a .pt2 of torch.export.save")
+
+
+def _by_fields(source: str, path: Path) -> str:
+    kind = protobuf_kind(path)
+    if kind == "saved_model_file":
+        raise ModelError(f"{source}: is part of a SavedModel; name its folder, {path.parent}")
+    if kind == "mindir":
+        raise ModelError(
+            f"{source}: is a MINDIR file, which MindSpore cannot export again; name the code that "
+            "builds it, file.py:factory"
+        )
+    return kind
 
 
 def _is_text(head: bytes) -> bool:

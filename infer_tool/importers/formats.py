@@ -22,8 +22,11 @@ class Format:
         return tuple(name for name in self.packages if find_spec(name) is None)
 
 
+TENSORFLOW = ("tensorflow", "tf2onnx")
+
 FORMATS: dict[str, Format] = {
     "onnx": Format("ONNX, opset 7 and up", "protobuf fields", "onnx"),
+    "tflite": Format("TFLite (.tflite), compared with LiteRT", "flatbuffer identifier", "tflite"),
     "pt2": Format(
         "PyTorch ExportedProgram (.pt2)", "zip listing", "torch_export", ("torch",), "torch"
     ),
@@ -34,14 +37,49 @@ FORMATS: dict[str, Format] = {
         ("torch",),
         "torch",
     ),
-    "keras": Format(
-        "Keras 3 (.keras)", "zip listing", "tensorflow", ("tensorflow", "tf2onnx"), "tensorflow"
+    "jax": Format(
+        "JAX function or module, file.py:factory",
+        "what the code imports and returns",
+        "jax",
+        ("jax", "jax2onnx"),
+        "jax",
+    ),
+    "paddle": Format(
+        "Paddle inference model, or file.py:factory",
+        "protobuf fields, JSON, or the code",
+        "paddle",
+        ("paddle", "paddle2onnx"),
+        "paddle",
+    ),
+    "mindspore": Format(
+        "MindSpore cell, file.py:factory",
+        "what the code imports and returns",
+        "mindspore",
+        ("mindspore",),
+        "mindspore",
+    ),
+    "torchscript": Format(
+        "TorchScript (torch.jit.save)", "zip listing", "torchscript", ("torch",), "torch"
+    ),
+    "huggingface": Format(
+        "Hugging Face folder with safetensors",
+        "config.json in a folder",
+        "huggingface",
+        ("torch", "transformers"),
+        "huggingface",
+    ),
+    "keras": Format("Keras 3 (.keras)", "zip listing", "tensorflow", TENSORFLOW, "tensorflow"),
+    "keras_h5": Format(
+        "Keras HDF5 (.h5)", "HDF5 signature", "tensorflow", TENSORFLOW, "tensorflow"
     ),
     "saved_model": Format(
-        "TensorFlow SavedModel",
+        "TensorFlow SavedModel, 1 and 2",
         "folder with saved_model.pb",
         "tensorflow",
-        ("tensorflow", "tf2onnx"),
+        TENSORFLOW,
         "tensorflow",
+    ),
+    "graph_def": Format(
+        "TensorFlow frozen graph (.pb)", "protobuf fields", "tensorflow", TENSORFLOW, "tensorflow"
     ),
 }

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from infer_runtime import Session
 from infer_runtime.errors import MissingExtraError, ModelError, UsageError
 from infer_tool.importers import ImportOptions, import_source
-from infer_tool.importers.torch_module import parse_input
+from infer_tool.importers.torch_inputs import parse_input
 
 R = np.random.default_rng(2)
 

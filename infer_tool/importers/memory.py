@@ -1,0 +1,35 @@
+"""Is a source too large for this machine? Asked before anything of it is read."""
+
+from __future__ import annotations
+
+import os
+
+from infer_runtime.errors import LimitError
+
+COPIES = 3  # of the weights while a framework converts: its own, the exporter's, the folded ones
+GIGA = 1e9
+
+
+def check_memory(source: str, weights: int) -> None:
+    """Raise LimitError where the conversion needs more than the machine has.
+
+    Args:
+        source: what the user called it.
+        weights: bytes on disk.
+
+    """
+    here = machine_memory()
+    if here and weights * COPIES > here:
+        raise LimitError(
+            f"{source}: {weights / GIGA:.1f} GB of weights take about "
+            f"{weights * COPIES / GIGA:.0f} GB to convert, this machine has {here / GIGA:.0f} GB; "
+            "import it on a larger one, or in parts with --submodule"
+        )
+
+
+def machine_memory() -> int:
+    """Bytes of physical memory; 0 where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 0

@@ -1,0 +1,121 @@
+"""From a parsed file to a model: operators are checked first, then imported in order."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from infer_runtime.errors import ModelError, UnsupportedOpError
+from infer_tool.importers.normalise import STAMP
+from infer_tool.importers.tflite.builder import Builder
+from infer_tool.importers.tflite.names import CUSTOM, DTYPES
+from infer_tool.importers.tflite.registry import handlers
+from infer_tool.importers.tflite.scope import Scope, Shared
+from infer_tool.importers.tflite.signatures import Entry, entry
+from infer_tool.importers.tflite.states import States
+
+if TYPE_CHECKING:
+    from infer_tool.importers.tflite.schema import File, Operator, Subgraph, Tensor
+
+OPSET = 20
+WIDER = 21  # the first with int4 and int16 in QuantizeLinear and DequantizeLinear
+WIDEST = 25  # the first with int2
+SHOWN = 5
+
+
+def import_file(file: File, signature: str) -> tuple[ir.Model, Entry]:
+    """Import the subgraph that a signature names.
+
+    Raises:
+        ModelError: its parts do not fit together.
+        UnsupportedOpError: operators without an importer, with their counts and places.
+        UsageError: no such signature.
+
+    """
+    _check_operators(file)
+    chosen = entry(file, signature)
+    builder = Builder(_opset(file))
+    shared = Shared(file, builder, States(builder))
+    scope = Scope(shared, chosen.subgraph)
+    graph = builder.graph
+    for name, index in chosen.inputs.items():
+        value = _input(builder, name, scope.tensor(index))
+        scope.feed(scope.tensor(index), value)
+        graph.inputs.append(value)
+    scope.run()
+    for name, index in chosen.outputs.items():
+        graph.outputs.append(_output(builder, name, scope.value(scope.tensor(index))))
+    model = ir.Model(graph, ir_version=10)
+    _add_states(model, shared)
+    return model, chosen
+
+
+def _check_operators(file: File) -> None:
+    """Everything that cannot be imported in one error, before any work is done."""
+    known = handlers()
+    unknown = [
+        (operator, subgraph)
+        for subgraph in file.subgraphs
+        for operator in subgraph.operators
+        if operator.name not in known
+    ]
+    if not unknown:
+        return
+    counts = Counter(_shown(operator) for operator, _ in unknown)
+    listed = ", ".join(f"{name} ({count}x)" for name, count in counts.most_common(SHOWN))
+    first, subgraph = unknown[0]
+    raise UnsupportedOpError(
+        f"no ONNX operator for {listed}, first at operator {first.index} of subgraph "
+        f"{subgraph.index}; convert the model without it, or cut the part out before"
+    )
+
+
+def _shown(operator: Operator) -> str:
+    """Custom operators by the name that their author gave them."""
+    kind, _, name = operator.name.partition(":")
+    return f"custom operator {name!r}" if kind == CUSTOM else kind
+
+
+def _opset(file: File) -> int:
+    kinds = {t.type for s in file.subgraphs for t in s.tensors if t.quantisation is not None}
+    kinds |= {t.type for s in file.subgraphs for t in s.tensors if t.type in ("INT4", "INT2")}
+    if "INT2" in kinds:
+        return WIDEST
+    return WIDER if kinds & {"INT4", "UINT4", "INT16"} else OPSET
+
+
+def _input(builder: Builder, name: str, tensor: Tensor) -> ir.Value:
+    if tensor.type not in DTYPES or tensor.type in ("RESOURCE", "COMPLEX64"):
+        raise UnsupportedOpError(f"input {name!r} is of type {tensor.type}")
+    builder.name(name)
+    shape = [
+        size if size >= 0 else ("batch" if axis == 0 else f"{name}_{axis}")
+        for axis, size in enumerate(tensor.signature or tensor.shape)
+    ]
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(DTYPES[tensor.type]))
+
+
+def _output(builder: Builder, name: str, value: ir.Value) -> ir.Value:
+    """A value of its own for each output, under the user's name."""
+    if value.producer() is None or value.is_graph_output():
+        value = builder.copy(value)
+    value.name = name
+    return value
+
+
+def _add_states(model: ir.Model, shared: Shared) -> None:
+    """State inputs with their defaults, state outputs, and a stamp that says which belong together."""
+    graph, stamp = model.graph, {}
+    for name, state in shared.states.found.items():
+        value = state.input
+        value.const_value = ir.tensor(state.initial, name=value.name)
+        graph.inputs.append(value)
+        graph.register_initializer(value)
+        output = f"state_out/{name}"
+        graph.outputs.append(_output(shared.builder, output, state.now))
+        stamp[value.name] = output
+    if stamp:
+        model.metadata_props[f"{STAMP}states"] = json.dumps(stamp)

@@ -1,0 +1,1 @@
+"""Operators of TFLite, one file for each family."""
