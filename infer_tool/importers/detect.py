@@ -12,6 +12,7 @@ from infer_tool.importers import safetensors
 MODULE = re.compile(r"^[\w./\\-]+:[A-Za-z_]\w*$")
 DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
+ONNX_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*<[^<>{}]*\b(?:ir_version|opset_import)\s*:")
 HEAD = 4096
 ASCII_END = 127
 PICKLE_ADVICE = (
@@ -69,10 +70,17 @@ def _by_content(source: str, path: Path, head: bytes) -> str:
         raise ModelError(f"{source}: is a pickle; {PICKLE_ADVICE}")
     if safetensors.looks_like(head):
         raise ModelError(f"{source}: is a state dict without its module; {STATE_DICT_ADVICE}")
+    if head[4:8] == b"ORTM":
+        raise ModelError(
+            f"{source}: is in the format of ONNX Runtime (.ort), which other versions of it may "
+            "not read either; take the .onnx file that it was made from"
+        )
     if head[4:8] == b"TFL3":
         raise ModelError(f"{source}: is a TFLite model, which is not supported yet")
     if head.startswith(b"\x89HDF"):
         raise ModelError(f"{source}: is an HDF5 file; save the Keras model again as .keras")
+    if ONNX_TEXT.match(head):
+        return "onnx_text"
     if _is_text(head):
         hint = f"; name its factory, {source}:function" if path.suffix == ".py" else ""
         raise ModelError(f"{source}: is a text file, not a model{hint}")

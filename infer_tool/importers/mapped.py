@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BYTE = 8
 
@@ -43,13 +40,13 @@ def _mapped(tensor: ir.ExternalTensor, files: dict[str, np.ndarray[Any, Any]]) -
     )
 
 
-def relocate(model: ir.Model, place: Callable[[ir.ExternalTensor], Path]) -> None:
-    """Let external constants point to the files that `place` answers."""
+def relocate(model: ir.Model) -> None:
+    """Let external constants point to where links lead, once somebody has allowed them."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             old = value.const_value
             if isinstance(old, ir.ExternalTensor):
-                file = place(old)
+                file = Path(old.path).resolve()
                 value.const_value = ir.ExternalTensor(
                     file.name, old.offset, old.length, old.dtype,
                     shape=old.shape, name=old.name, base_dir=file.parent,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
 import torch
 
 from infer_runtime.errors import InferError, ModelError, UsageError
@@ -18,6 +17,8 @@ from infer_tool.reason import reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    import onnx_ir as ir
 
 
 def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened:
