@@ -39,8 +39,9 @@ def lower_opset(model: ir.Model, nodes: Iterable[ir.Node], target: int, source: 
             f"{source}: opset {current}: {listed} cannot be written in opset {target}, first at "
             f"node {needing[0].name!r}; export the model with opset_version={target}"
         )
-    for holder in (model.graph, *model.functions.values()):
-        holder.opset_imports[""] = target
+    model.graph.opset_imports[""] = target
+    for function in model.functions.values():
+        function.opset_imports[""] = target
 
 
 def _fits(node: ir.Node, current: int, target: int) -> bool:

@@ -9,9 +9,10 @@ import onnx_ir as ir
 
 from infer_runtime import Session
 from infer_runtime.errors import ModelError
+from infer_runtime.mapped import map_external
 from infer_tool.engines import available_engines, open_engine
 from infer_tool.importers import Imported, ImportOptions
-from infer_tool.importers.mapped import relocate
+from infer_tool.importers.links import relocate
 from infer_tool.importers.normalise import bodies, normalise
 from infer_tool.quiet import quiet
 from infer_tool.reason import reason
@@ -41,6 +42,7 @@ def load(source: str, options: ImportOptions) -> Imported:
         model = read_checked(path, follow_links=options.follow_links)
         if options.follow_links:
             relocate(model)
+        map_external(model)
         written = opset(model)
         model = normalise(model, source)
     except DAMAGE as error:

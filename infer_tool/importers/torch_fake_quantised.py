@@ -41,13 +41,13 @@ class _PerTensor(torch.nn.Module):
     def __init__(self, quantiser: Any) -> None:
         super().__init__()
         self.scale, self.zero = float(quantiser.scale[0]), int(quantiser.zero_point[0])
-        self.least, self.most, *self.type = _range(quantiser)
+        self.least, self.most, *self.limits = _range(quantiser)
 
     def forward(self, x: Any) -> Any:
-        if [self.least, self.most] != self.type:
+        if [self.least, self.most] != self.limits:
             low, high = (self.least - self.zero) * self.scale, (self.most - self.zero) * self.scale
             x = torch.clamp(x, low, high)
-        how = (self.scale, self.zero, *self.type, _dtype(self.type))
+        how = (self.scale, self.zero, *self.limits, _dtype(self.limits))
         return DECOMPOSED.dequantize_per_tensor(DECOMPOSED.quantize_per_tensor(x, *how), *how)
 
 
@@ -60,15 +60,15 @@ class _PerChannel(torch.nn.Module):
         self.register_buffer("scale", quantiser.scale.detach().clone())
         self.register_buffer("zero", quantiser.zero_point.detach().clone().to(torch.int32))
         self.axis: int = quantiser.ch_axis
-        self.least, self.most, *self.type = _range(quantiser)
+        self.least, self.most, *self.limits = _range(quantiser)
 
     def forward(self, x: Any) -> Any:
-        if [self.least, self.most] != self.type:
+        if [self.least, self.most] != self.limits:
             shape = [-1 if i == self.axis else 1 for i in range(x.dim())]
             scale, zero = self.scale.view(shape), self.zero.view(shape)
             low, high = (self.least - zero) * scale, (self.most - zero) * scale
             x = torch.minimum(torch.maximum(x, low), high)
-        how = (self.scale, self.zero, self.axis, *self.type, _dtype(self.type))
+        how = (self.scale, self.zero, self.axis, *self.limits, _dtype(self.limits))
         return DECOMPOSED.dequantize_per_channel(DECOMPOSED.quantize_per_channel(x, *how), *how)
 
 

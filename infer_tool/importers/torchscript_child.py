@@ -26,7 +26,7 @@ def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened
     specs = [parse_input(text) for text in options["input"]]
     try:
         with quiet():
-            script: Any = torch.jit.load(source, map_location="cpu")
+            script: Any = torch.jit.load(source, map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:
         # A damaged archive fails in as many ways as it has parts.
         raise ModelError(f"{source}: torch cannot read it: {reason(error)}") from error

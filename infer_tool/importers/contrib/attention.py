@@ -128,13 +128,12 @@ def _mask(b: Builder, mask: ir.Value, scores: ir.Value, like: ir.Value) -> ir.Va
     if rank == LENGTHS:
         keys = b.op("Range", b.const(np.int64(0)), _size(b, scores, 3), b.const(np.int64(1)))
         lengths = b.op("Unsqueeze", b.op("Cast", mask, to=INT64), b.ints(1))
-        seen, axes = b.op("Less", keys, lengths), (1, 2)
-    elif rank == BATCHED:
-        seen, axes = b.op("Cast", mask, to=BOOL), (1, 2)
-    elif rank == PER_QUERY:
-        seen, axes = b.op("Cast", mask, to=BOOL), (1,)
+        seen = b.op("Less", keys, lengths)
+    elif rank in (BATCHED, PER_QUERY):
+        seen = b.op("Cast", mask, to=BOOL)
     else:
         raise Unexpressible
+    axes = (1,) if rank == PER_QUERY else (1, 2)
     least = b.scalar(b.attribute("mask_filter_value", FILTER), like)
     return b.op("Unsqueeze", b.op("Where", seen, b.scalar(0.0, like), least), b.ints(*axes))
 

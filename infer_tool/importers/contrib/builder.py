@@ -38,7 +38,7 @@ class Builder:
         """A constant; a node, since functions hold no initialisers."""
         tensor = ir.tensor(np.asarray(array))
         value = self.op("Constant", value=tensor)
-        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape)
+        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
         return value
 
     def ints(self, *values: int) -> ir.Value:
