@@ -31,7 +31,8 @@ def lower_opset(model: ir.Model, nodes: Iterable[ir.Node], target: int, source: 
     current = opset(model)
     with quiet():
         ShapeInferencePass()(model)
-    needing = [n for n in nodes if not n.domain and not _fits(n, current, target)]
+    standard = [node for node in nodes if not node.domain]
+    needing = [node for node in standard if not _fits(node, current, target)]
     if needing:
         counts = Counter(node.op_type for node in needing)
         listed = ", ".join(f"{op} ({count}x)" for op, count in counts.most_common())
@@ -39,6 +40,8 @@ def lower_opset(model: ir.Model, nodes: Iterable[ir.Node], target: int, source: 
             f"{source}: opset {current}: {listed} cannot be written in opset {target}, first at "
             f"node {needing[0].name!r}; export the model with opset_version={target}"
         )
+    for node in standard:
+        _drop_newer_attributes(node, target)
     model.graph.opset_imports[""] = target
     for function in model.functions.values():
         function.opset_imports[""] = target
@@ -57,6 +60,13 @@ def _fits(node: ir.Node, current: int, target: int) -> bool:
     if not _types_fit(node, old):
         return False
     return node.op_type != "Mod" or _is_integer(node) or node.attributes.get_int("fmod", 0) == 1
+
+
+def _drop_newer_attributes(node: ir.Node, target: int) -> None:
+    """They have their defaults: that is what the older form does without them."""
+    known = onnx.defs.get_schema(node.op_type, target, "").attributes
+    for name in [n for n in node.attributes if n not in known]:
+        del node.attributes[name]
 
 
 def _is_set(node: ir.Node, schema: onnx.defs.OpSchema, name: str) -> bool:

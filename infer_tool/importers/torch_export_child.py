@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.ao.quantization.fx._decomposed  # registers operators of quantised programs
 from torch.utils import _pytree as pytree
 
 from infer_runtime.errors import InferError, ModelError, UsageError
@@ -24,6 +25,16 @@ def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened
 
     The file does not hold the names of its dynamic dimensions: --input may give them again.
     """
+    program = read_program(source)
+    model = convert(program, source)
+    specs = {s.name: s for s in map(parse_input, options["input"])}
+    if specs:
+        name_dimensions(model, [_shape(value, specs, source) for value in model.graph.inputs])
+    return Opened(model, _caller(program, source, len(model.graph.inputs)), "torch.export")
+
+
+def read_program(source: str) -> Any:
+    """The program, without its guards; ModelError for whatever torch cannot read."""
     try:
         with quiet(), no_pickled_code(torch):
             program = torch.export.load(source)
@@ -33,11 +44,7 @@ def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened
         raise ModelError(f"{source}: torch cannot read it: {why}") from error
     # Texts from the file that torch would execute; the comparison notices what they would refuse.
     program._guards_code = []
-    model = convert(program, source)
-    specs = {s.name: s for s in map(parse_input, options["input"])}
-    if specs:
-        name_dimensions(model, [_shape(value, specs, source) for value in model.graph.inputs])
-    return Opened(model, _caller(program, source, len(model.graph.inputs)), "torch.export")
+    return program
 
 
 def _shape(value: Any, specs: Mapping[str, InputSpec], source: str) -> tuple[int | str, ...]:

@@ -213,7 +213,9 @@ def test_what_has_no_rewrite_stays_and_is_refused_with_its_count(tmp_path, op, i
     path = _with_unknown(tmp_path / "m.onnx", op, inputs)
     model = import_source(str(path), ImportOptions()).model
     assert [node.op_type for node in model.graph] == [op, op]
-    with pytest.raises(UnsupportedOpError, match=rf"com\.microsoft::{op} \(2x\), first at node 'n0'"):
+    with pytest.raises(
+        UnsupportedOpError, match=rf"com\.microsoft::{op} \(2x\), first at node 'n0'"
+    ):
         check(model, str(path))
 
 
