@@ -19,6 +19,8 @@ from passes.compare import compare_outputs
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
+here = pytest.mark.usefixtures("here")
+DEPRECATED = "torch.jit.script"
 R = np.random.default_rng(6)
 
 
@@ -73,7 +75,7 @@ def _net() -> nn.Module:
 
 
 def _script(path: Path, module: nn.Module) -> str:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match=DEPRECATED):
         torch.jit.script(module).save(str(path))
     return str(path)
 
@@ -87,6 +89,7 @@ def test_scripted_network_keeps_its_dynamic_dimensions(tmp_path, capfd) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+@here
 def test_a_branch_on_the_data_is_not_lost(tmp_path) -> None:
     """Tracing would keep one side of it."""
     source = _script(tmp_path / "net.pt", Branches().eval())
@@ -95,6 +98,7 @@ def test_a_branch_on_the_data_is_not_lost(tmp_path) -> None:
     assert {node.op_type for node in imported.model.graph} >= {"If"}
 
 
+@here
 def test_a_stateful_wrapper_needs_its_part_named(tmp_path) -> None:
     source = _script(tmp_path / "net.pt", Stateful().eval())
     with pytest.raises(
@@ -107,11 +111,13 @@ def test_a_stateful_wrapper_needs_its_part_named(tmp_path) -> None:
     _check(imported, {"x": _f(2, 4)}, {"x": _f(1, 4)})
 
 
+@here
 def test_torchscript_does_not_say_its_inputs(tmp_path) -> None:
     with pytest.raises(UsageError, match=r"net\.pt: state its inputs with --input"):
         import_source(_script(tmp_path / "net.pt", _net()), ImportOptions())
 
 
+@here
 @pytest.mark.parametrize(
     "statement", ["torch.save(x, {name!r})", "torch.from_file({name!r}, True, 4)"]
 )
@@ -166,6 +172,7 @@ def _safetensors(path: Path, tensors: dict) -> Path:
     return path
 
 
+@here
 @pytest.mark.parametrize("kind", ["pt", "wrapped", "bfloat16"])
 def test_state_dicts(tmp_path, kind) -> None:
     weights, path = _weights(), tmp_path / "weights.bin"
@@ -194,6 +201,7 @@ class _Payload:
         return (Path.touch, (self.path,))
 
 
+@here
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -216,13 +224,14 @@ def test_the_payload_of_a_state_dict_does_not_run(tmp_path, zipped) -> None:
     weights = _weights() | {"0.bias": _Payload(tmp_path / "ran")}
     torch.save(weights, path, _use_new_zipfile_serialization=zipped)
     options = ImportOptions(input=("x:nx4",), state_dict=path)
-    with pytest.raises(ModelError, match="other objects.*torch.save"):
+    with pytest.raises(ModelError, match=r"other objects.*torch\.save"):
         import_source(f"{__file__}:make_net", options)
     with pytest.raises(ModelError, match=r"--state-dict|torch\.export\.save"):
         import_source(str(path), ImportOptions())
     assert not (tmp_path / "ran").exists()
 
 
+@here
 def test_no_state_dict_there(tmp_path) -> None:
     options = ImportOptions(input=("x:nx4",), state_dict=tmp_path / "none.pt")
     with pytest.raises(UsageError, match=r"none\.pt: no such file"):
@@ -232,6 +241,7 @@ def test_no_state_dict_there(tmp_path) -> None:
         import_source(f"{__file__}:make_net", options)
 
 
+@here
 def test_safetensors_alone_are_a_state_dict(tmp_path) -> None:
     path = _safetensors(tmp_path / "model.safetensors", _weights())
     with pytest.raises(
@@ -256,6 +266,7 @@ def make_recurrent() -> nn.Module:
     return Net()
 
 
+@here
 def test_recurrent_layers_of_any_length() -> None:
     options = ImportOptions(input=("state:2xbatchx5", "x:batchxlengthx3"))
     imported = import_source(f"{__file__}:make_recurrent", options)
@@ -282,6 +293,7 @@ def make_prepared() -> nn.Module:
     return prepared.eval()
 
 
+@here
 def test_fake_quantised_modules_become_qdq() -> None:
     imported = import_source(f"{__file__}:make_prepared", ImportOptions(input=("x:nx2x6x6",)))
     model = _check(imported, {"x": 3 * _f(4, 2, 6, 6)}, limit=1e-6)
@@ -291,9 +303,10 @@ def test_fake_quantised_modules_become_qdq() -> None:
     assert {len(s) for s in scales} == {0, 1}
 
 
+@here
 def test_a_quantised_program_becomes_qdq(tmp_path) -> None:
     """What PT2E leaves: operators of quantized_decomposed around float ones, weights in int8."""
-    import torch.ao.quantization.fx._decomposed  # noqa: F401 - registers them
+    import torch.ao.quantization.fx._decomposed  # registers them
 
     ops = torch.ops.quantized_decomposed
 
@@ -331,6 +344,7 @@ def make_float16() -> nn.Module:
     return make_net().half()
 
 
+@here
 def test_half_weights_compute_in_float32() -> None:
     imported = import_source(f"{__file__}:make_bfloat16", ImportOptions(input=("x:nx4",)))
     _check(imported, {"x": _f(2, 4)})
@@ -339,6 +353,7 @@ def test_half_weights_compute_in_float32() -> None:
     assert types == {ir.DataType.FLOAT}
 
 
+@here
 def test_float16_stays_where_an_input_asks_for_it() -> None:
     imported = import_source(f"{__file__}:make_float16", ImportOptions(input=("x:nx4:float16",)))
     x = _f(2, 4).astype(np.float16)
@@ -357,6 +372,7 @@ def make_unwritable() -> nn.Module:
     return Net()
 
 
+@here
 def test_operators_that_onnx_has_not_are_counted_and_located() -> None:
     expected = (
         r"no ONNX operator for aten\.linalg_eig \(2x\), aten\.special_airy_ai \(1x\), first at "
@@ -372,11 +388,13 @@ def make_square() -> nn.Module:
     return nn.Linear(16, 2)
 
 
+@here
 def test_a_dimension_that_is_not_free() -> None:
-    with pytest.raises(ModelError, match="mat1 and mat2|state that dimension as a number"):
+    with pytest.raises(ModelError, match=r"mat1 and mat2|state that dimension as a number"):
         import_source(f"{__file__}:make_square", ImportOptions(input=("x:nxwidth",)))
 
 
+@here
 def test_a_submodule_of_a_factory() -> None:
     options = ImportOptions(input=("x:nx4",), submodule="0")
     assert len(import_source(f"{__file__}:make_net", options).model.graph) == 1
@@ -412,6 +430,7 @@ def test_torch_stays_out_of_this_process(tmp_path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@here
 def test_names_of_dimensions_for_a_program(tmp_path) -> None:
     """The file keeps symbols, not their names."""
     n = torch.export.Dim("n")
