@@ -47,7 +47,9 @@ def _external(model: ir.Model) -> Iterator[ir.Value]:
                 yield value
 
 
-def _shared(tensor: ir.ExternalTensor, files: dict[str, mmap.mmap]) -> ir.Tensor[np.ndarray[Any, Any]]:
+def _shared(
+    tensor: ir.ExternalTensor, files: dict[str, mmap.mmap]
+) -> ir.Tensor[np.ndarray[Any, Any]]:
     whole = files.get(tensor.path)
     if whole is None:
         tensor.numpy()
