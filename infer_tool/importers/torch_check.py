@@ -1,4 +1,4 @@
-"""Does a converted model compute what torch does, on sizes that the conversion never saw? Child side."""
+"""Does a converted model compute what torch does, on sizes that it never saw? Child side."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
 import torch
 
 from infer_runtime.errors import InferError, ModelError, UsageError
@@ -19,17 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    import onnx_ir as ir
+
 
 def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened:
     """Load, pick the part, convert by the first route of which the result is right."""
     specs = [parse_input(text) for text in options["input"]]
-    try:
-        with quiet():
-            script: Any = torch.jit.load(source, map_location="cpu")
-    except Exception as error:
-        # A damaged archive fails in as many ways as it has parts.
-        raise ModelError(f"{source}: torch cannot read it: {reason(error)}") from error
-    script = _submodule(script, options["submodule"], source).eval()
+    script = _submodule(read_script(source), options["submodule"], source).eval()
 
     def call(tensors: list[Any]) -> Any:
         return script(*tensors)
@@ -48,6 +43,16 @@ def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened
         f"{source}: no route converts this TorchScript ({'; '.join(failures)}); point to its "
         f"pure part with --submodule: {_parts(script)}"
     )
+
+
+def read_script(source: str) -> Any:
+    """The module; ModelError for whatever torch cannot read."""
+    try:
+        with quiet():
+            return torch.jit.load(source, map_location="cpu")  # type: ignore[no-untyped-call]
+    except Exception as error:
+        # A damaged archive fails in as many ways as it has parts.
+        raise ModelError(f"{source}: torch cannot read it: {reason(error)}") from error
 
 
 def _submodule(script: Any, path: str, source: str) -> Any:
