@@ -7,6 +7,7 @@ follow from shapes become constants.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from infer_runtime.evaluate import run_node
 from passes.symbolic import node_elements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from infer_tool.importers.tflite.flatbuffer import Array
     from passes.match import Dims
@@ -117,6 +118,15 @@ class Builder:
             self._open.pop()
         graph.outputs.extend(outputs)
         return graph
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Emit into the main graph: what subgraphs compute from constants is computed once."""
+        inner, self._open = self._open, self._open[:1]
+        try:
+            yield
+        finally:
+            self._open = inner
 
     def copy(self, value: ir.Value) -> ir.Value:
         """The same value under a name of its own."""

@@ -91,6 +91,18 @@ class Call:
         """Bind a result that has the stored type of an output already."""
         self.scope.bind(self.result(slot), value)
 
+    def assign_state(self, slot: int, value: ir.Value) -> None:
+        """Give a variable tensor the value that it has from now on.
+
+        Raises:
+            UnsupportedOpError: inside a branch, loop or call.
+
+        """
+        if self.scope.is_inner:
+            raise self.unsupported("a state inside a branch, loop or call")
+        self.scope.shared.states.assign_tensor(self.tensor(slot), value)
+        self.scope.forget(self.tensor(slot))
+
     def move(
         self, function: Callable[..., ir.Value], slots: Sequence[int] = (0,), output: int = 0
     ) -> None:

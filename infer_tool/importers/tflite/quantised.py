@@ -68,28 +68,51 @@ def quantise(build: Builder, tensor: Tensor, value: ir.Value) -> ir.Value:
     return build.one("QuantizeLinear", value, scale, zero, **axis)
 
 
+def real_array(tensor: Tensor, array: Array) -> Array:
+    """The real numbers of a quantised constant, as float32."""
+    found = tensor.quantisation
+    assert found is not None
+    shape = [1] * array.ndim
+    if len(found.scale) > 1:
+        shape[found.axis] = -1
+    scale, zero = (v.reshape(shape) for v in (found.scale, found.zero_point.astype(np.float32)))
+    return ((array.astype(np.float32) - zero) * scale).astype(np.float32)
+
+
 def dequantise(
     build: Builder, tensor: Tensor, value: ir.Value, perm: Sequence[int] | None = None
 ) -> ir.Value:
     """The real numbers of a tensor with its axes permuted."""
     array = array_of(value)
     if array is not None:
-        value = build.constant(_plain(array, tensor).transpose(perm or range(array.ndim)))
-    elif perm is not None:
+        # ONNX Runtime fails on a DequantizeLinear in a loop whose constant lies outside of it.
+        with build.outside():
+            return _constant(build, tensor, array, perm)
+    if perm is not None:
         value = build.one("Transpose", value, perm=list(perm))
-    if not is_quantised(tensor):
-        return value
-    if tensor.quantisation is not None and tensor.quantisation.block:
-        return _blockwise(build, tensor, tensor.quantisation, value, perm)
-    if array is not None and tensor.type == "INT64":
+    return _real(build, tensor, value, perm) if is_quantised(tensor) else value
+
+
+def _constant(
+    build: Builder, tensor: Tensor, array: Array, perm: Sequence[int] | None
+) -> ir.Value:
+    if tensor.type == "FLOAT16":
+        array = array.astype(np.float32)  # half-precision weights compute in single precision
+    if is_quantised(tensor) and tensor.type == "INT64":
         return _wide(build, tensor, array)
+    turned = array.transpose(perm or range(array.ndim))
+    value = build.constant(turned, name=tensor.name)
+    return _real(build, tensor, value, perm) if is_quantised(tensor) else value
+
+
+def _real(
+    build: Builder, tensor: Tensor, value: ir.Value, perm: Sequence[int] | None
+) -> ir.Value:
+    found = tensor.quantisation
+    if found is not None and found.block:
+        raise UnsupportedOpError(f"tensor {tensor.index}: quantisation in blocks of {found.block}")
     scale, zero, axis = _parameters(build, tensor, perm)
     return build.one("DequantizeLinear", value, scale, zero, **axis)
-
-
-def _plain(array: Array, tensor: Tensor) -> Array:
-    """Half-precision weights compute in single precision."""
-    return array.astype(np.float32) if tensor.type == "FLOAT16" else array
 
 
 def _parameters(
@@ -121,13 +144,3 @@ def _wide(build: Builder, tensor: Tensor, array: Array) -> ir.Value:
     scale = build.constant(found.scale.astype(np.float32).reshape(() if single else (-1,)))
     axis = {} if single else {"axis": found.axis}
     return build.one("DequantizeLinear", build.constant(array.astype(np.int32)), scale, **axis)
-
-
-def _blockwise(
-    build: Builder,
-    tensor: Tensor,
-    found: Quantisation,
-    value: ir.Value,
-    perm: Sequence[int] | None,
-) -> ir.Value:
-    raise UnsupportedOpError(f"tensor {tensor.index}: blockwise quantisation of {found.block}")

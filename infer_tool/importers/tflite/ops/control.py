@@ -89,7 +89,7 @@ def _inlined(
 ) -> list[ir.Value]:
     """The results of a subgraph; `values` are its inputs by slot, else those of the operator."""
     scope = Scope(c.scope.shared, number)
-    scope.is_conditional = c.scope.is_conditional or c.operator.name != "CALL"
+    scope.is_inner = True
     if len(scope.subgraph.inputs) != len(inputs):
         raise ModelError(
             f"{c} gives {len(inputs)} inputs to subgraph {number}, which takes "

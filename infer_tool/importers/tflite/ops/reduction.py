@@ -68,8 +68,11 @@ def top_k(c: Call) -> None:
 @op("UNIQUE")
 def unique(c: Call) -> None:
     """The different elements in the order of their first places, and where each element went."""
-    values, _, places, _ = c.build.node("Unique", [c.stored(0)], 4, sorted=0)
-    c.bind(values)
+    x = c.stored(0)
+    # ONNX Runtime has it for these two types only.
+    wide = x if c.tensor(0).type == "FLOAT32" else c.cast(x, "INT64")
+    values, _, places, _ = c.build.node("Unique", [wide], 4, sorted=0)
+    c.bind(c.cast(values, c.result().type))
     c.bind(c.cast(places, c.result(1).type), 1)
 
 
