@@ -43,7 +43,8 @@ class Builder:
         self.opset = opset
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="tflite")
         self._open = [self.graph]
-        self._names: dict[str, int] = {}
+        self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._constants: dict[Any, ir.Value] = {}
         self._elements: dict[int, Dims] = {}
         self._count = 0
@@ -102,9 +103,12 @@ class Builder:
 
     def name(self, base: str) -> str:
         """A name that nobody has."""
-        number = self._names.get(base, 0)
-        self._names[base] = number + 1
-        return f"{base}_{number}" if number else base
+        name = base
+        while name in self._taken:
+            self._numbers[base] = self._numbers.get(base, 0) + 1
+            name = f"{base}_{self._numbers[base]}"
+        self._taken.add(name)
+        return name
 
     def inside(
         self, inputs: Sequence[ir.Value], body: Callable[[], Sequence[ir.Value]]
@@ -154,17 +158,19 @@ class Builder:
     def _folded(self, node: ir.Node) -> list[ir.Value] | None:
         """Constants in the place of a node, where all that it computes with is known."""
         arrays = [None if v is None else array_of(v) for v in node.inputs]
-        known = [a is not None for a, v in zip(arrays, node.inputs, strict=True) if v is not None]
-        if known and all(known) and sum(a.size for a in arrays if a is not None) <= LARGEST_FOLD:
+        given = [a for a, v in zip(arrays, node.inputs, strict=True) if v is not None]
+        known = [a for a in given if a is not None]
+        if known and len(known) == len(given) and sum(a.size for a in known) <= LARGEST_FOLD:
             return self._computed(node, arrays)
         elements = node_elements(node, self._elements)
         if elements is None:
             return None
         (value,) = node.outputs
-        known = all(isinstance(e, int) for e in elements) and value.dtype is not None
-        if known and value.shape is not None and len(value.shape) < 2:
-            shape = (len(elements),) if len(value.shape) else ()
-            return [self.constant(np.array(elements, value.dtype.numpy()).reshape(shape))]
+        numbers = [e for e in elements if isinstance(e, int)]
+        is_flat = value.shape is not None and len(value.shape) < 2
+        if len(numbers) == len(elements) and value.dtype is not None and is_flat:
+            shape = (len(elements),) if value.shape else ()
+            return [self.constant(np.array(numbers, value.dtype.numpy()).reshape(shape))]
         self._elements[id(value)] = elements
         return None
 

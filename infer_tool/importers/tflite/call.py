@@ -176,7 +176,7 @@ class Call:
             UnsupportedOpError: none that ONNX can express.
 
         """
-        return self.activate(value, self.options.int("activation"))
+        return self.activate(value, self.options.integer("activation"))
 
     def activate(self, value: ir.Value, kind: int) -> ir.Value:
         """One of the activations of the schema."""
@@ -228,9 +228,7 @@ class Call:
         """The integer that stands for zero in a quantised input, as a scalar."""
         tensor = self.tensor(slot)
         assert tensor.quantisation is not None
-        return self.build.constant(
-            tensor.quantisation.zero_point[0], DTYPES[tensor.type].numpy()
-        )
+        return self.build.constant(tensor.quantisation.zero_point[0], DTYPES[tensor.type].numpy())
 
     def unsupported(self, why: str) -> UnsupportedOpError:
         """The error for what has no ONNX form."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from infer_runtime.errors import ModelError, UnsupportedOpError
+from infer_runtime.errors import UnsupportedOpError
 from infer_tool.importers.tflite.builder import Builder
 from infer_tool.importers.tflite.names import CUSTOM, DTYPES
 from infer_tool.importers.tflite.registry import handlers
@@ -18,7 +18,7 @@ from infer_tool.importers.tflite.signatures import Entry, entry
 from infer_tool.importers.tflite.states import STATE_OUT, STATES, State, States
 
 if TYPE_CHECKING:
-    from infer_tool.importers.tflite.schema import File, Operator, Subgraph, Tensor
+    from infer_tool.importers.tflite.schema import File, Operator, Tensor
 
 OPSET = 20
 WIDER = 21  # the first with int4 and int16 in QuantizeLinear and DequantizeLinear

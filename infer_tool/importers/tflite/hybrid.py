@@ -60,7 +60,9 @@ def with_real_weights(file: File, schema: ModuleType) -> bytes:
 def _weights(file: File) -> Iterator[tuple[int, Operator, Tensor]]:
     for subgraph in file.subgraphs:
         for operator in subgraph.operators:
-            if operator.name not in _OPERATORS or not _computes_reals(file, operator, subgraph.index):
+            if operator.name not in _OPERATORS or not _computes_reals(
+                file, operator, subgraph.index
+            ):
                 continue
             for index in operator.inputs:
                 tensor = subgraph.tensors[index]

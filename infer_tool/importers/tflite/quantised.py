@@ -1,4 +1,4 @@
-"""Quantised tensors: their integers in the graph, QuantizeLinear and DequantizeLinear around them."""
+"""Quantised tensors: integers in the graph, QuantizeLinear and DequantizeLinear around them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from infer_tool.importers.tflite.builder import Builder
     from infer_tool.importers.tflite.flatbuffer import Array
-    from infer_tool.importers.tflite.schema import Quantisation, Tensor
+    from infer_tool.importers.tflite.schema import Tensor
 
 _ACTIVATIONS = ("INT8", "UINT8", "INT16")
 _WEIGHTS = (*_ACTIVATIONS, "INT4", "UINT4", "INT2", "INT32", "INT64")
@@ -93,9 +93,7 @@ def dequantise(
     return _real(build, tensor, value, perm) if is_quantised(tensor) else value
 
 
-def _constant(
-    build: Builder, tensor: Tensor, array: Array, perm: Sequence[int] | None
-) -> ir.Value:
+def _constant(build: Builder, tensor: Tensor, array: Array, perm: Sequence[int] | None) -> ir.Value:
     if tensor.type == "FLOAT16":
         array = array.astype(np.float32)  # half-precision weights compute in single precision
     if is_quantised(tensor) and tensor.type == "INT64":
@@ -105,9 +103,7 @@ def _constant(
     return _real(build, tensor, value, perm) if is_quantised(tensor) else value
 
 
-def _real(
-    build: Builder, tensor: Tensor, value: ir.Value, perm: Sequence[int] | None
-) -> ir.Value:
+def _real(build: Builder, tensor: Tensor, value: ir.Value, perm: Sequence[int] | None) -> ir.Value:
     found = tensor.quantisation
     if found is not None and found.block:
         raise UnsupportedOpError(f"tensor {tensor.index}: quantisation in blocks of {found.block}")

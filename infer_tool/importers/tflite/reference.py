@@ -1,4 +1,4 @@
-"""The other opinion on a TFLite file: LiteRT, else TensorFlow's copy of it, in a process of its own."""
+"""The other opinion on a TFLite file: LiteRT, else TensorFlow's copy, in its own process."""
 
 from __future__ import annotations
 

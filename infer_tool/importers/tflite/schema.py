@@ -150,9 +150,7 @@ def _references(table: Table, slot: int, count: int, where: str) -> tuple[int, .
     return found
 
 
-def _operator(
-    index: int, table: Table, codes: Sequence[str], tensors: int, where: str
-) -> Operator:
+def _operator(index: int, table: Table, codes: Sequence[str], tensors: int, where: str) -> Operator:
     code = table.number(0, "uint32")
     if code >= len(codes):
         raise ModelError(f"{where} has operator code {code} of {len(codes)}")

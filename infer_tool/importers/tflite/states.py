@@ -93,7 +93,7 @@ def _assigned(file: File) -> set[str]:
 
     Where a handle comes from outside of a subgraph, any of them may be.
     """
-    once = {o.options.int("subgraph") for o in _operators(file, "CALL_ONCE")}
+    once = {o.options.integer("subgraph") for o in _operators(file, "CALL_ONCE")}
     names = {
         variable_name(o, s)
         for s in file.subgraphs

@@ -47,9 +47,9 @@ def conv_3d(c: Call) -> None:
 
 
 def _convolve(c: Call, x: ir.Value, weight: ir.Value, axes: tuple[str, ...], group: int) -> None:
-    strides = [c.options.int(f"stride_{a}") for a in axes]
+    strides = [c.options.integer(f"stride_{a}") for a in axes]
     # Files from before dilations existed hold zeros.
-    dilations = [max(c.options.int(f"dilation_{a}"), 1) for a in axes]
+    dilations = [max(c.options.integer(f"dilation_{a}"), 1) for a in axes]
     kernel = [s or 0 for s in c.sizes(weight)[2:]]
     attributes: dict[str, Any] = {
         "kernel_shape": kernel, "strides": strides, "dilations": dilations, "group": group,
@@ -78,7 +78,7 @@ def _spread(
     c: Call, weight: ir.Value, x: ir.Value, sizes: list[int], axes: tuple[str, ...]
 ) -> None:
     """The forward convolution's padding, seen from its output: cut off, or added at the end."""
-    strides = [c.options.int(f"stride_{a}") for a in axes]
+    strides = [c.options.integer(f"stride_{a}") for a in axes]
     kernel, inputs = c.sizes(weight)[2:], c.sizes(x)[2:]
     begins, ends, extra = [], [], []
     for size, step, width, count in zip(sizes, strides, kernel, inputs, strict=True):

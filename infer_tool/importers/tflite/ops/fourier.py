@@ -19,9 +19,7 @@ def rfft2d(c: Call) -> None:
     if min(height, width) < 1 or rank < 2:
         raise c.unsupported(f"transforms of {height} x {width} of {rank} axes")
     pairs = c.emit("Unsqueeze", x, c.build.ints(-1))
-    rows = c.emit(
-        "DFT", pairs, c.build.constant(width), c.build.constant(rank - 1), onesided=1
-    )
+    rows = c.emit("DFT", pairs, c.build.constant(width), c.build.constant(rank - 1), onesided=1)
     if height > 1 or c.sizes(x)[-2] != 1:
         rows = c.emit("DFT", rows, c.build.constant(height), c.build.constant(rank - 2))
     c.bind(rows)

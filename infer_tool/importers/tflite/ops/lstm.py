@@ -50,7 +50,7 @@ class _Slots:
 def lstm(c: Call) -> None:
     """24 inputs, the last four for layer normalisation."""
     _check(c, range(20, c.inputs))
-    if c.operator.name == "LSTM" and c.options.int("kernel") != _FULL:
+    if c.operator.name == "LSTM" and c.options.integer("kernel") != _FULL:
         raise c.unsupported("the basic kernel")
     layer = Layer(c, is_single=c.operator.name == "LSTM")
     slots = _Slots(1, 5, 9, 12, 16, 18, 19)
@@ -71,8 +71,8 @@ def _check(c: Call, others: Sequence[int]) -> None:
     refuse_integers(c)
     if any(c.has(slot) for slot in others):
         raise c.unsupported("layer normalisation or a second input")
-    if c.options.int("activation") != _TANH:
-        raise c.unsupported(f"fused activation {c.options.int('activation')}")
+    if c.options.integer("activation") != _TANH:
+        raise c.unsupported(f"fused activation {c.options.integer('activation')}")
     if c.operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM" and c.options.flag("diagonal"):
         raise c.unsupported("diagonal recurrent weights")
 
@@ -81,7 +81,7 @@ def _direction(layer: Layer, slots: _Slots, *, backwards: bool) -> ir.Value:
     c = layer.call
     x = time_first(layer)
     state, cell = (read_state(layer, slot, x) for slot in (slots.state, slots.cell))
-    needs_scan = c.options.float("cell_clip") > 0 or c.has(slots.projection)
+    needs_scan = c.options.real("cell_clip") > 0 or c.has(slots.projection)
     run = _scanned if needs_scan else _fused
     y, last, last_cell = run(c, slots, x, state, cell, backwards)
     write_state(layer, slots.state, last)
@@ -197,7 +197,7 @@ def _projected(c: Call, slots: _Slots, value: ir.Value) -> ir.Value:
 
 
 def _clipped(c: Call, value: ir.Value, option: str) -> ir.Value:
-    limit = c.options.float(option)
+    limit = c.options.real(option)
     if limit <= 0:
         return value
     return c.emit("Clip", value, c.number(-limit, value), c.number(limit, value))

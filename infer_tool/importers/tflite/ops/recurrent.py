@@ -49,7 +49,7 @@ def bidirectional_rnn(c: Call) -> None:
 def _direction(layer: Layer, slots: tuple[int, ...], *, backwards: bool) -> ir.Value:
     """h = activation(W x + R h + b)."""
     c = layer.call
-    kind = c.options.int("activation")
+    kind = c.options.integer("activation")
     if kind not in _ACTIVATIONS:
         raise c.unsupported(f"fused activation {kind}")
     weight, recurrent, bias, state = slots
@@ -57,7 +57,9 @@ def _direction(layer: Layer, slots: tuple[int, ...], *, backwards: bool) -> ir.V
     front = c.build.ints(0)
     w, r = (c.emit("Unsqueeze", c.real(slot), front) for slot in (weight, recurrent))
     units = c.sizes(r)[1]
-    both = c.emit("Concat", c.real(bias), c.build.constant(np.zeros(units or 0, np.float32)), axis=0)
+    both = c.emit(
+        "Concat", c.real(bias), c.build.constant(np.zeros(units or 0, np.float32)), axis=0
+    )
     first = c.emit("Unsqueeze", read_state(layer, state, x), front)
     attributes = {"activation_alpha": [1.0], "activation_beta": [0.0]} if kind == 0 else {}
     y, last = c.build.node(
@@ -79,7 +81,7 @@ def svdf(c: Call) -> None:
     layer = Layer(c, is_single=True)
     x, time = c.real(0), c.real(2)
     filters, memory = c.sizes(time)
-    rank = c.options.int("rank")
+    rank = c.options.integer("rank")
     if not filters or not memory or rank < 1 or filters % rank:
         raise c.unsupported(f"{filters} filters of rank {rank} over {memory} steps")
     new = c.emit("Unsqueeze", c.emit("MatMul", x, c.real(1, (1, 0))), c.build.ints(2))

@@ -52,9 +52,7 @@ def cumsum(c: Call) -> None:
     """Running sums along an axis."""
     (axis,) = c.known(1)
     exclusive, reverse = (int(c.options.flag(name)) for name in ("exclusive", "reverse"))
-    c.put(
-        c.emit("CumSum", c.real(0), c.build.constant(axis), exclusive=exclusive, reverse=reverse)
-    )
+    c.put(c.emit("CumSum", c.real(0), c.build.constant(axis), exclusive=exclusive, reverse=reverse))
 
 
 @op("TOPK_V2")
@@ -86,7 +84,7 @@ def where(c: Call) -> None:
 def bucketize(c: Call) -> None:
     """How many of the boundaries each element reaches."""
     x = c.real(0)
-    bounds = c.build.constant(c.options.floats("boundaries"), np.float32)
+    bounds = c.build.constant(c.options.reals("boundaries"), np.float32)
     wide = c.emit("Unsqueeze", c.cast(x, "FLOAT32"), c.build.ints(-1))
     reached = c.cast(c.emit("GreaterOrEqual", wide, bounds), "INT32")
     c.bind(c.emit("ReduceSum", reached, c.build.ints(-1), keepdims=0))
