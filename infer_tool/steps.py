@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 Feeds = "Mapping[str, Any]"
 DEFAULTS = ImportOptions()
 PROOF_BATCHES = (1, 4)  # two shapes; several samples reach what a single one leaves at zero
+PROOF_STEPS = (1,) * 6  # of a model with states, which have the shape of the first step
 
 
 def load_model(
@@ -88,6 +90,12 @@ def proof_feeds(
     return feeds
 
 
+def source_feeds(imported: Imported, seed: int, shapes: Iterable[str]) -> list[dict[str, Any]]:
+    """`proof_feeds` for an imported model: samples, or the steps of one run where it has states."""
+    batches = PROOF_STEPS if imported.states else PROOF_BATCHES
+    return proof_feeds(Session(imported.model).inputs, seed, shapes, batches)
+
+
 def _batched(info: TensorInfo, batch: int) -> tuple[int, ...]:
     """Only a dynamic first dimension takes the batch: others often have a smallest legal size."""
     assert info.shape is not None
@@ -98,11 +106,14 @@ def _batched(info: TensorInfo, batch: int) -> tuple[int, ...]:
 def prove_import(
     report: Report, ui: Terminal, imported: Imported, feeds: list[dict[str, Any]], tolerance: float
 ) -> list[dict[str, Any]]:
-    """Compare the imported graph with its source framework; returns the framework's outputs."""
+    """Compare the imported graph with its source framework; returns the framework's outputs.
+
+    Where the source has states the feeds are consecutive steps, and get the states of each.
+    """
     with ui.step("compare with the source framework"), stage(report, "compare") as line:
         check(imported.model, str(imported.path or imported.kind))
         session = Session(imported.model)
-        wanted = run_all(imported.reference, feeds)
+        wanted = run_all(partial(_step, imported, {}), feeds)
         results = run_all(session.run, feeds)
         record = worst_over(wanted, results)
         line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
@@ -111,8 +122,16 @@ def prove_import(
     return wanted
 
 
+def _step(imported: Imported, states: dict[str, Any], feed: dict[str, Any]) -> dict[str, Any]:
+    """One run of the source; the states that it left before are added to the feed."""
+    feed |= states
+    outputs = imported.reference(feed)
+    states |= {name: outputs[output] for name, output in imported.states.items()}
+    return outputs
+
+
 def run_all(
-    run: Callable[[Mapping[str, Any]], dict[str, Any]], feeds: list[dict[str, Any]]
+    run: Callable[[dict[str, Any]], dict[str, Any]], feeds: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Run on made inputs; a model that fails on them often needs other sizes than 1."""
     try:

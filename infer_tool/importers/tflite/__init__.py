@@ -32,6 +32,9 @@ def load(source: str, options: ImportOptions) -> Imported:
     path = Path(source)
     try:
         file = read_file(path.read_bytes())
+    except ModelError as error:
+        raise ModelError(f"{source}: damaged TFLite file: {error}; copy it again") from error
+    try:
         result = import_file(file, options.signature)
     except (ModelError, UsageError) as error:
         raise type(error)(f"{source}: {error}") from error

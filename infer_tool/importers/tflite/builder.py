@@ -198,7 +198,7 @@ class Builder:
                 schema, ir.to_proto(node), types, data,
                 opset_imports=[onnx.helper.make_opsetid("", self.opset)], ir_version=10,
             )  # fmt: skip
-        except onnx.shape_inference.InferenceError as error:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
             why = str(error).strip().splitlines()[-1]
             raise ModelError(f"{node.op_type} does not fit its inputs: {why}") from error
         for value in node.outputs:
