@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from passes.match import Dims
 
 LARGEST_FOLD = 4096  # elements; what is larger is folded by the passes, which look at memory
+MAX_ELEMENTS = 1 << 28  # of one value; LiteRT counts bytes in 31 bits
 MAX_NODES = 1_000_000  # subgraphs that call each other unfold exponentially
 # Their output is the shape that an input holds.
 _SHAPED_BY = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0}
@@ -206,6 +207,7 @@ class Builder:
                 proto = found[value.name]
                 value.type = ir.serde.deserialize_type_proto_for_type(proto)
                 value.shape = ir.serde.deserialize_type_proto_for_shape(proto)
+                check_size(value)
         self._shape_from_elements(node)
 
     def _shape_from_elements(self, node: ir.Node) -> None:
@@ -222,6 +224,18 @@ class Builder:
                 w if isinstance(k, ir.SymbolicDim) and k.value is None and w not in (0, -1) else k
                 for k, w in zip(known, wanted, strict=True)
             ])  # fmt: skip
+
+
+def check_size(value: ir.Value) -> None:
+    """Refuse what no machine of today computes, before anything is as large.
+
+    Raises:
+        ModelError: the value has too many elements, dynamic dimensions counted as one.
+
+    """
+    sizes = [d for d in value.shape or () if isinstance(d, int)]
+    if prod(sizes) > MAX_ELEMENTS:
+        raise ModelError(f"{value.name!r} has {prod(sizes)} elements, more than {MAX_ELEMENTS}")
 
 
 def array_of(value: ir.Value) -> Array | None:

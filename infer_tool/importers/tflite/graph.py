@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from infer_runtime.errors import UnsupportedOpError
-from infer_tool.importers.tflite.builder import Builder
+from infer_tool.importers.tflite.builder import Builder, check_size
 from infer_tool.importers.tflite.names import CUSTOM, DTYPES
 from infer_tool.importers.tflite.registry import handlers
 from infer_tool.importers.tflite.scope import Scope, Shared
@@ -114,7 +114,9 @@ def _input(builder: Builder, name: str, tensor: Tensor) -> ir.Value:
         size if size >= 0 else ("batch" if axis == 0 else f"{name}_{axis}")
         for axis, size in enumerate(tensor.signature or tensor.shape)
     ]
-    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(DTYPES[tensor.type]))
+    value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(DTYPES[tensor.type]))
+    check_size(value)
+    return value
 
 
 def _output(builder: Builder, name: str, value: ir.Value) -> ir.Value:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from infer_runtime.errors import ModelError, UnsupportedOpError
 from infer_tool.importers.normalise import STAMP
+from infer_tool.importers.tflite.builder import MAX_ELEMENTS
 from infer_tool.importers.tflite.names import DTYPES
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from infer_tool.importers.tflite.flatbuffer import Array
     from infer_tool.importers.tflite.schema import File, Operator, Subgraph, Tensor
 
-LARGEST = 1 << 28  # elements of a variable without a value in the file
 STATES = f"{STAMP}states"  # metadata: a JSON object from each state input to its output
 STATE_IN, STATE_OUT = "state_in/", "state_out/"
 
@@ -135,7 +135,7 @@ def _zeros(tensor: Tensor) -> Array:
     name = _name(tensor)
     if tensor.type not in DTYPES or tensor.type in ("RESOURCE", "COMPLEX64"):
         raise UnsupportedOpError(f"variable {name!r} has type {tensor.type}")
-    if np.prod(tensor.shape, dtype=np.float64) > LARGEST:
+    if np.prod(tensor.shape, dtype=np.float64) > MAX_ELEMENTS:
         raise ModelError(f"variable {name!r} has shape {list(tensor.shape)}")
     zero = 0 if tensor.quantisation is None else int(tensor.quantisation.zero_point[0])
     return np.full(tensor.shape, zero, DTYPES[tensor.type].numpy())
