@@ -139,6 +139,18 @@ class Call:
             raise UnsupportedOpError(f"{self}: input {slot} must be a constant to be imported")
         return [int(v) for v in array.reshape(-1)]
 
+    def partly(self, slot: int) -> list[int | None]:
+        """Integers of a shape; None where they are computed when the model runs.
+
+        Raises:
+            UnsupportedOpError: none of them is known, not even how many there are.
+
+        """
+        elements = self.build.elements(self.stored(slot))
+        if elements is None:
+            raise self.unsupported(f"input {slot} must be a constant to be imported")
+        return [e if isinstance(e, int) else None for e in elements]
+
     def int64(self, slot: int) -> ir.Value:
         """Integers in the type that ONNX wants for shapes and axes."""
         array = self.array(slot)

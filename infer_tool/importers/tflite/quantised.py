@@ -64,8 +64,8 @@ def quantise(build: Builder, tensor: Tensor, value: ir.Value) -> ir.Value:
     """The integers that stand for a real result; any other value is returned as it is."""
     if not is_quantised_activation(tensor):
         return value
-    scale, zero, axis = _parameters(build, tensor, None)
-    return build.one("QuantizeLinear", value, scale, zero, **axis)
+    pair, axis = _parameters(build, tensor, None)
+    return build.one("QuantizeLinear", value, *pair, **axis)
 
 
 def real_array(tensor: Tensor, array: Array) -> Array:
@@ -107,13 +107,13 @@ def _real(build: Builder, tensor: Tensor, value: ir.Value, perm: Sequence[int] |
     found = tensor.quantisation
     if found is not None and found.block:
         raise UnsupportedOpError(f"tensor {tensor.index}: quantisation in blocks of {found.block}")
-    scale, zero, axis = _parameters(build, tensor, perm)
-    return build.one("DequantizeLinear", value, scale, zero, **axis)
+    pair, axis = _parameters(build, tensor, perm)
+    return build.one("DequantizeLinear", value, *pair, **axis)
 
 
 def _parameters(
     build: Builder, tensor: Tensor, perm: Sequence[int] | None
-) -> tuple[ir.Value, ir.Value | None, dict[str, Any]]:
+) -> tuple[list[ir.Value], dict[str, Any]]:
     """Scale, zero point and axis of a QuantizeLinear or DequantizeLinear.
 
     The zero point of int32 is always 0, and left away.
@@ -122,12 +122,12 @@ def _parameters(
     assert found is not None
     single = len(found.scale) == 1
     shape = () if single else (-1,)
-    scale = build.constant(found.scale.astype(np.float32).reshape(shape))
-    zero = None
+    pair = [build.constant(found.scale.astype(np.float32).reshape(shape))]
     if tensor.type != "INT32":
-        zero = build.constant(found.zero_point.astype(DTYPES[tensor.type].numpy()).reshape(shape))
+        zero = found.zero_point.astype(DTYPES[tensor.type].numpy())
+        pair.append(build.constant(zero.reshape(shape)))
     axis = {} if single else {"axis": found.axis if perm is None else list(perm).index(found.axis)}
-    return scale, zero, axis
+    return pair, axis
 
 
 def _wide(build: Builder, tensor: Tensor, array: Array) -> ir.Value:
