@@ -27,7 +27,8 @@ def random_feeds(
     """One seeded array for each input.
 
     Floats are normal with mean 0.25 and deviation 1, integers 0 to 3 (and inside the
-    tables that they look up), booleans even.
+    tables that they look up), booleans even. Integers of 8 bits are pixels or quantised values,
+    and take all that they can be.
 
     Args:
         inputs: names, shapes and dtypes.
@@ -75,6 +76,13 @@ def _draw(generator: np.random.Generator, shape: Sequence[int], info: TensorInfo
         return np.asarray(generator.integers(0, 2, shape), bool)
     if dtype == np.dtype(object):
         return np.full(shape, "text", object)
+    if dtype in (np.int8, np.uint8) and not info.rows:
+        return np.asarray(generator.integers(*_limits(dtype), shape, endpoint=True), dtype)
     if np.issubdtype(dtype, np.integer):
         return np.asarray(generator.integers(0, min(SMALL, info.rows or SMALL), shape), dtype)
     return np.asarray(generator.standard_normal(shape) + MEAN, dtype)
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
+    info = np.iinfo(dtype)
+    return int(info.min), int(info.max)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from infer_runtime import Session
 from infer_tool.files import check_output
 from infer_tool.gates import parse_limits
 from infer_tool.ledger import new_report
+from infer_tool.report.states import state_table
 from infer_tool.report.write import check_report_folder
-from infer_tool.steps import load_model, optimise, proof_feeds, prove_import, write_verified
+from infer_tool.steps import load_model, optimise, prove_import, source_feeds, write_verified
 
 if TYPE_CHECKING:
     from infer_tool.config import Convert
@@ -33,7 +33,8 @@ def run(config: Convert, ui: Terminal) -> Report:
     parse_limits(config)
     report = new_report("convert", config)
     imported = load_model(report, ui, config.source, config)
-    feeds = proof_feeds(Session(imported.model).inputs, config.seed, config.shape)
+    report.details |= state_table(imported)
+    feeds = source_feeds(imported, config.seed, config.shape)
     wanted = prove_import(report, ui, imported, feeds, config.tolerance)
     model = imported.model
     if config.optimize:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from infer_runtime import Session
+from infer_runtime import Session, TensorInfo
 from infer_tool.ledger import new_report
 from infer_tool.report.memory import memory_tables
 from infer_tool.report.write import check_report_folder
@@ -15,9 +15,10 @@ from passes.facts import macs_by_node
 from passes.sizes import input_sizes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
 
-    from infer_runtime import TensorInfo
     from infer_tool.config import Inspect
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
@@ -36,7 +37,7 @@ def run(config: Inspect, ui: Terminal) -> Report:
     model = load_model(report, ui, config.model, config).model
     report.stages = []
     session = Session(model)
-    report.details["Interface"] = _interface(session.inputs, session.outputs)
+    report.details["Interface"] = _interface(session.inputs, _optional(model), session.outputs)
     given = dict(parse_shape(text) for text in config.shape)
     macs = macs_by_node(model, input_sizes(session.inputs, given) if given else None)
     report.details["Operators"] = _operators(model, macs)
@@ -49,10 +50,21 @@ def run(config: Inspect, ui: Terminal) -> Report:
     return report
 
 
-def _interface(inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]) -> dict[str, Any]:
+def _optional(model: ir.Model) -> list[TensorInfo]:
+    """Inputs with a default: states, and options."""
+    return [
+        TensorInfo(str(v.name), tuple(v.const_value.shape.numpy()), v.const_value.dtype.numpy())
+        for v in model.graph.inputs
+        if v.is_initializer() and v.const_value is not None
+    ]
+
+
+def _interface(
+    inputs: Sequence[TensorInfo], optional: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+) -> dict[str, Any]:
     rows = [
         [kind, info.name, _shape(info.shape), str(info.dtype)]
-        for kind, side in (("input", inputs), ("output", outputs))
+        for kind, side in (("input", inputs), ("optional", optional), ("output", outputs))
         for info in side
     ]
     return {"columns": ["kind", "name", "shape", "dtype"], "rows": rows}

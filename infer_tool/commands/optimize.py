@@ -12,7 +12,7 @@ from infer_tool.gates import parse_limits
 from infer_tool.importers.detect import detect
 from infer_tool.ledger import new_report
 from infer_tool.report.write import check_report_folder
-from infer_tool.steps import load_model, optimise, proof_feeds, prove_import, write_verified
+from infer_tool.steps import load_model, optimise, prove_import, source_feeds, write_verified
 
 if TYPE_CHECKING:
     from infer_tool.config import Optimize
@@ -41,7 +41,7 @@ def run(config: Optimize, ui: Terminal) -> Report:
     imported = load_model(report, ui, config.model, config)
     inputs = Session(imported.model).inputs
     if config.data is None:
-        feeds = proof_feeds(inputs, config.seed, config.shape)
+        feeds = source_feeds(imported, config.seed, config.shape)
     else:
         feeds = data_feeds(config, inputs, PROOF_BATCH, PROOF_SAMPLES)
     wanted = prove_import(report, ui, imported, feeds, config.tolerance)

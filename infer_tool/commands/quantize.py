@@ -21,8 +21,8 @@ from infer_tool.steps import (
     load_model,
     optimise,
     pick_engine,
-    proof_feeds,
     prove_import,
+    source_feeds,
     worst_over,
 )
 from passes.config import OptimizeConfig
@@ -68,7 +68,7 @@ def run(config: Quantize, ui: Terminal) -> Report:
     imported = load_model(report, ui, config.model, config)
     inputs = Session(imported.model).inputs
     calibration, evaluation = open_parts(config, inputs, report)
-    feeds = proof_feeds(inputs, config.seed, config.shape)
+    feeds = source_feeds(imported, config.seed, config.shape)
     passes = OptimizeConfig(seed=config.seed)
     prove_import(report, ui, imported, feeds, passes.tolerance)
     source = optimise(report, ui, imported.model, passes, feeds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ class Imported:
     reference: Run
     opset: int | None = None  # of the source before it was normalised, where it has one
     route: str = ""  # how it was converted, where there are several ways
+    # State inputs, which have the first values as defaults, and the outputs to feed back into them.
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 def import_source(source: str, options: ImportOptions) -> Imported:

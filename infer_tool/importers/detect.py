@@ -68,31 +68,38 @@ def _existing(source: str, path: Path) -> str:
 
 
 def _by_content(source: str, path: Path, head: bytes) -> str:
-    if not head:
-        raise ModelError(f"{source}: the file is empty")
+    if reason := _refusal(head):
+        raise ModelError(f"{source}: {reason}")
     if head.startswith(b"PK"):
         return _by_listing(source, path)
-    if PICKLE.match(head):
-        raise ModelError(f"{source}: is a pickle; {PICKLE_ADVICE}")
-    if safetensors.looks_like(head):
-        raise ModelError(f"{source}: is a state dict without its module; {STATE_DICT_ADVICE}")
-    if head[4:8] == b"ORTM":
-        raise ModelError(
-            f"{source}: is in the format of ONNX Runtime (.ort), which other versions of it may "
-            "not read either; take the .onnx file that it was made from"
-        )
     if head[4:8] == b"TFL3":
         return "tflite"
     if head.startswith(b"\x89HDF"):
         return "keras_h5"
     if ONNX_TEXT.match(head):
         return "onnx_text"
+    if PIR.match(head):
+        return "paddle"
     if _is_text(head):
-        if PIR.match(head):
-            return "paddle"
         hint = f"; name its factory, {source}:function" if path.suffix == ".py" else ""
         raise ModelError(f"{source}: is a text file, not a model{hint}")
     return _by_fields(source, path)
+
+
+def _refusal(head: bytes) -> str | None:
+    """Why a file of this kind is not read, and what to do instead."""
+    if not head:
+        return "the file is empty"
+    if PICKLE.match(head):
+        return f"is a pickle; {PICKLE_ADVICE}"
+    if safetensors.looks_like(head):
+        return f"is a state dict without its module; {STATE_DICT_ADVICE}"
+    if head[4:8] == b"ORTM":
+        return (
+            "is in the format of ONNX Runtime (.ort), which other versions of it may not read "
+            "either; take the .onnx file that it was made from"
+        )
+    return None
 
 
 def _by_listing(source: str, path: Path) -> str:

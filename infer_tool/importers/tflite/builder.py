@@ -7,6 +7,7 @@ follow from shapes become constants.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,13 @@ from infer_runtime.evaluate import run_node
 from passes.symbolic import node_elements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from infer_tool.importers.tflite.flatbuffer import Array
     from passes.match import Dims
 
 LARGEST_FOLD = 4096  # elements; what is larger is folded by the passes, which look at memory
+MAX_ELEMENTS = 1 << 28  # of one value; LiteRT counts bytes in 31 bits
 MAX_NODES = 1_000_000  # subgraphs that call each other unfold exponentially
 # Their output is the shape that an input holds.
 _SHAPED_BY = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0}
@@ -42,7 +44,8 @@ class Builder:
         self.opset = opset
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="tflite")
         self._open = [self.graph]
-        self._names: dict[str, int] = {}
+        self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._constants: dict[Any, ir.Value] = {}
         self._elements: dict[int, Dims] = {}
         self._count = 0
@@ -101,9 +104,12 @@ class Builder:
 
     def name(self, base: str) -> str:
         """A name that nobody has."""
-        number = self._names.get(base, 0)
-        self._names[base] = number + 1
-        return f"{base}_{number}" if number else base
+        name = base
+        while name in self._taken:
+            self._numbers[base] = self._numbers.get(base, 0) + 1
+            name = f"{base}_{self._numbers[base]}"
+        self._taken.add(name)
+        return name
 
     def inside(
         self, inputs: Sequence[ir.Value], body: Callable[[], Sequence[ir.Value]]
@@ -117,6 +123,15 @@ class Builder:
             self._open.pop()
         graph.outputs.extend(outputs)
         return graph
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Emit into the main graph: what subgraphs compute from constants is computed once."""
+        inner, self._open = self._open, self._open[:1]
+        try:
+            yield
+        finally:
+            self._open = inner
 
     def copy(self, value: ir.Value) -> ir.Value:
         """The same value under a name of its own."""
@@ -144,17 +159,19 @@ class Builder:
     def _folded(self, node: ir.Node) -> list[ir.Value] | None:
         """Constants in the place of a node, where all that it computes with is known."""
         arrays = [None if v is None else array_of(v) for v in node.inputs]
-        known = [a is not None for a, v in zip(arrays, node.inputs, strict=True) if v is not None]
-        if known and all(known) and sum(a.size for a in arrays if a is not None) <= LARGEST_FOLD:
+        given = [a for a, v in zip(arrays, node.inputs, strict=True) if v is not None]
+        known = [a for a in given if a is not None]
+        if known and len(known) == len(given) and sum(a.size for a in known) <= LARGEST_FOLD:
             return self._computed(node, arrays)
         elements = node_elements(node, self._elements)
         if elements is None:
             return None
         (value,) = node.outputs
-        known = all(isinstance(e, int) for e in elements) and value.dtype is not None
-        if known and value.shape is not None and len(value.shape) < 2:
-            shape = (len(elements),) if len(value.shape) else ()
-            return [self.constant(np.array(elements, value.dtype.numpy()).reshape(shape))]
+        numbers = [e for e in elements if isinstance(e, int)]
+        is_flat = value.shape is not None and len(value.shape) < 2
+        if len(numbers) == len(elements) and value.dtype is not None and is_flat:
+            shape = (len(elements),) if value.shape else ()
+            return [self.constant(np.array(numbers, value.dtype.numpy()).reshape(shape))]
         self._elements[id(value)] = elements
         return None
 
@@ -182,7 +199,7 @@ class Builder:
                 schema, ir.to_proto(node), types, data,
                 opset_imports=[onnx.helper.make_opsetid("", self.opset)], ir_version=10,
             )  # fmt: skip
-        except onnx.shape_inference.InferenceError as error:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
             why = str(error).strip().splitlines()[-1]
             raise ModelError(f"{node.op_type} does not fit its inputs: {why}") from error
         for value in node.outputs:
@@ -190,6 +207,7 @@ class Builder:
                 proto = found[value.name]
                 value.type = ir.serde.deserialize_type_proto_for_type(proto)
                 value.shape = ir.serde.deserialize_type_proto_for_shape(proto)
+                check_size(value)
         self._shape_from_elements(node)
 
     def _shape_from_elements(self, node: ir.Node) -> None:
@@ -206,6 +224,18 @@ class Builder:
                 w if isinstance(k, ir.SymbolicDim) and k.value is None and w not in (0, -1) else k
                 for k, w in zip(known, wanted, strict=True)
             ])  # fmt: skip
+
+
+def check_size(value: ir.Value) -> None:
+    """Refuse what no machine of today computes, before anything is as large.
+
+    Raises:
+        ModelError: the value has too many elements, dynamic dimensions counted as one.
+
+    """
+    sizes = [d for d in value.shape or () if isinstance(d, int)]
+    if prod(sizes) > MAX_ELEMENTS:
+        raise ModelError(f"{value.name!r} has {prod(sizes)} elements, more than {MAX_ELEMENTS}")
 
 
 def array_of(value: ir.Value) -> Array | None:

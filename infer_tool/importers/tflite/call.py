@@ -91,6 +91,18 @@ class Call:
         """Bind a result that has the stored type of an output already."""
         self.scope.bind(self.result(slot), value)
 
+    def assign_state(self, slot: int, value: ir.Value) -> None:
+        """Give a variable tensor the value that it has from now on.
+
+        Raises:
+            UnsupportedOpError: inside a branch, loop or call.
+
+        """
+        if self.scope.is_inner:
+            raise self.unsupported("a state inside a branch, loop or call")
+        self.scope.shared.states.assign_tensor(self.tensor(slot), value)
+        self.scope.forget(self.tensor(slot))
+
     def move(
         self, function: Callable[..., ir.Value], slots: Sequence[int] = (0,), output: int = 0
     ) -> None:
@@ -126,6 +138,18 @@ class Call:
         if array is None:
             raise UnsupportedOpError(f"{self}: input {slot} must be a constant to be imported")
         return [int(v) for v in array.reshape(-1)]
+
+    def partly(self, slot: int) -> list[int | None]:
+        """Integers of a shape; None where they are computed when the model runs.
+
+        Raises:
+            UnsupportedOpError: none of them is known, not even how many there are.
+
+        """
+        elements = self.build.elements(self.stored(slot))
+        if elements is None:
+            raise self.unsupported(f"input {slot} must be a constant to be imported")
+        return [e if isinstance(e, int) else None for e in elements]
 
     def int64(self, slot: int) -> ir.Value:
         """Integers in the type that ONNX wants for shapes and axes."""
@@ -164,7 +188,7 @@ class Call:
             UnsupportedOpError: none that ONNX can express.
 
         """
-        return self.activate(value, self.options.int("activation"))
+        return self.activate(value, self.options.integer("activation"))
 
     def activate(self, value: ir.Value, kind: int) -> ir.Value:
         """One of the activations of the schema."""

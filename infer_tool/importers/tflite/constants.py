@@ -76,7 +76,8 @@ def _unpacked(tensor: Tensor, raw: Array, bits: int, count: int) -> Array:
     if tensor.type.startswith("INT"):
         half = 2 ** (bits - 1)
         values = ((values ^ half).astype(np.int8) - np.int8(half)).astype(np.int8)
-    return values.astype(DTYPES[tensor.type].numpy()).reshape(tensor.shape)
+    typed: Array = values.astype(DTYPES[tensor.type].numpy())
+    return typed.reshape(tensor.shape)
 
 
 def _dense(tensor: Tensor, raw: Array) -> Array:

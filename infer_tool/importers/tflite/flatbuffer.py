@@ -153,4 +153,4 @@ class Table:
             return None
         if self._fields[slot] + size > self._size:
             raise ModelError(f"field {slot} of the table at byte {self._position} is outside it")
-        return self._position + self._fields[slot]
+        return self._position + int(self._fields[slot])

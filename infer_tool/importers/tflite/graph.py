@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from infer_runtime.errors import ModelError, UnsupportedOpError
-from infer_tool.importers.normalise import STAMP
-from infer_tool.importers.tflite.builder import Builder
+from infer_runtime.errors import UnsupportedOpError
+from infer_tool.importers.tflite.builder import Builder, check_size
 from infer_tool.importers.tflite.names import CUSTOM, DTYPES
 from infer_tool.importers.tflite.registry import handlers
 from infer_tool.importers.tflite.scope import Scope, Shared
 from infer_tool.importers.tflite.signatures import Entry, entry
-from infer_tool.importers.tflite.states import States
+from infer_tool.importers.tflite.states import STATE_OUT, STATES, State, States
 
 if TYPE_CHECKING:
-    from infer_tool.importers.tflite.schema import File, Operator, Subgraph, Tensor
+    from infer_tool.importers.tflite.schema import File, Operator, Tensor
 
 OPSET = 20
 WIDER = 21  # the first with int4 and int16 in QuantizeLinear and DequantizeLinear
@@ -26,7 +26,21 @@ WIDEST = 25  # the first with int2
 SHOWN = 5
 
 
-def import_file(file: File, signature: str) -> tuple[ir.Model, Entry]:
+@dataclass(frozen=True)
+class Result:
+    """The model, which part of the file it is, and its variables."""
+
+    model: ir.Model
+    entry: Entry
+    states: dict[str, State]
+
+    @property
+    def state_names(self) -> dict[str, str]:
+        """Each state input and the output that goes there in the next step."""
+        return {str(s.input.name): f"{STATE_OUT}{name}" for name, s in self.states.items()}
+
+
+def import_file(file: File, signature: str) -> Result:
     """Import the subgraph that a signature names.
 
     Raises:
@@ -38,7 +52,7 @@ def import_file(file: File, signature: str) -> tuple[ir.Model, Entry]:
     _check_operators(file)
     chosen = entry(file, signature)
     builder = Builder(_opset(file))
-    shared = Shared(file, builder, States(builder))
+    shared = Shared(file, builder, States(builder, file))
     scope = Scope(shared, chosen.subgraph)
     graph = builder.graph
     for name, index in chosen.inputs.items():
@@ -49,8 +63,13 @@ def import_file(file: File, signature: str) -> tuple[ir.Model, Entry]:
     for name, index in chosen.outputs.items():
         graph.outputs.append(_output(builder, name, scope.value(scope.tensor(index))))
     model = ir.Model(graph, ir_version=10)
-    _add_states(model, shared)
-    return model, chosen
+    _add_states(model, builder, shared.states.found)
+    for name in [n for n, v in graph.initializers.items() if not v.uses() and n not in _fed(graph)]:
+        del graph.initializers[name]
+    result = Result(model, chosen, shared.states.found)
+    if result.states:
+        model.metadata_props[STATES] = json.dumps(result.state_names)
+    return result
 
 
 def _check_operators(file: File) -> None:
@@ -95,7 +114,9 @@ def _input(builder: Builder, name: str, tensor: Tensor) -> ir.Value:
         size if size >= 0 else ("batch" if axis == 0 else f"{name}_{axis}")
         for axis, size in enumerate(tensor.signature or tensor.shape)
     ]
-    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(DTYPES[tensor.type]))
+    value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(DTYPES[tensor.type]))
+    check_size(value)
+    return value
 
 
 def _output(builder: Builder, name: str, value: ir.Value) -> ir.Value:
@@ -106,16 +127,15 @@ def _output(builder: Builder, name: str, value: ir.Value) -> ir.Value:
     return value
 
 
-def _add_states(model: ir.Model, shared: Shared) -> None:
-    """State inputs with their defaults, state outputs, and a stamp that says which belong together."""
-    graph, stamp = model.graph, {}
-    for name, state in shared.states.found.items():
+def _fed(graph: ir.Graph) -> set[str | None]:
+    return {value.name for value in graph.inputs}
+
+
+def _add_states(model: ir.Model, builder: Builder, states: dict[str, State]) -> None:
+    """State inputs with their defaults, and state outputs."""
+    for name, state in states.items():
         value = state.input
         value.const_value = ir.tensor(state.initial, name=value.name)
-        graph.inputs.append(value)
-        graph.register_initializer(value)
-        output = f"state_out/{name}"
-        graph.outputs.append(_output(shared.builder, output, state.now))
-        stamp[value.name] = output
-    if stamp:
-        model.metadata_props[f"{STAMP}states"] = json.dumps(stamp)
+        model.graph.inputs.append(value)
+        model.graph.register_initializer(value)
+        model.graph.outputs.append(_output(builder, f"{STATE_OUT}{name}", state.now))

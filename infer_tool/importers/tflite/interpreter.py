@@ -3,57 +3,104 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from infer_runtime.errors import ModelError
+from infer_tool.importers.tflite.hybrid import with_real_weights
+from infer_tool.importers.tflite.schema import read_file
 from infer_tool.quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     Feeds = Mapping[str, Any]
 
 
 def open_source(
     source: str,
-    folder: Path,
-    options: Mapping[str, Any],  # noqa: ARG001 - the worker's interface
+    folder: Path,  # noqa: ARG001 - the interface of workers
+    options: Mapping[str, Any],
 ) -> tuple[Callable[[Feeds], dict[str, Any]], dict[str, Any]]:
     """Open the file; the facts are the name of the package that runs it."""
-    name, module = _module()
-    runner = _Runner(module, source, options)
-    return runner.run, {"engine": name}
+    name, interpreter, schema = _modules()
+    content = Path(source).read_bytes()
+    if options["hybrid"]:
+        content = with_real_weights(read_file(content), schema)
+    return _Runner(interpreter, content, options).run, {"engine": name}
 
 
-def _module() -> tuple[str, Any]:
+def _modules() -> tuple[str, Any, Any]:
+    """The package's name, its class and the classes of the schema."""
     with quiet():
         if find_spec("ai_edge_litert") is not None:
-            from ai_edge_litert import interpreter
+            from ai_edge_litert import interpreter, schema_py_generated
 
-            return "ai-edge-litert", interpreter
+            return "ai-edge-litert", interpreter.Interpreter, schema_py_generated
         import tensorflow as tf
+        from tensorflow.lite.python import schema_py_generated as older
 
-        return "tensorflow", tf.lite
+        return "tensorflow", tf.lite.Interpreter, older
 
 
 class _Runner:
-    """Feeds and outputs by the names of the import."""
+    """Feeds and outputs by the names of the import.
 
-    def __init__(self, module: Any, source: str, options: Mapping[str, Any]) -> None:
-        self._module, self._source = module, source
-        self._inputs, self._outputs = options["inputs"], options["outputs"]
-        self._open()
+    LiteRT's own defaults: with XNNPACK, which rounds products of integers once, as QuantizeLinear
+    does; the kernels it replaces round them twice and differ by one step now and then.
+    """
 
-    def _open(self) -> None:
-        self._interpreter = self._module.Interpreter(self._source, num_threads=1)
+    def __init__(self, interpreter: Any, content: bytes, options: Mapping[str, Any]) -> None:
+        self._class, self._content, self._options = interpreter, content, options
+        self._states = options["states"]
+        self._first = {
+            name: np.array(state["first"], state["dtype"]) for name, state in self._states.items()
+        }
+        self._restart()
+
+    def _restart(self) -> None:
+        # What a variable holds at the end is read from a tensor inside the graph.
+        self._interpreter = self._class(
+            model_content=self._content, num_threads=1,
+            experimental_preserve_all_tensors=bool(self._states),
+        )  # fmt: skip
+        self._now = dict(self._first)
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
-        """One run."""
+        """One run.
+
+        Raises:
+            ModelError: the states are neither the first ones nor those of the last run.
+
+        """
+        wanted = {name: feeds.get(name, first) for name, first in self._first.items()}
+        if not _equal(wanted, self._now):
+            if not _equal(wanted, self._first):
+                raise ModelError("LiteRT runs from its first states or on from its last run only")
+            self._restart()
+        outputs = self._entry(feeds)
+        for name, state in self._states.items():
+            self._now[name] = outputs[state["output"]] = self._interpreter.get_tensor(
+                state["tensor"]
+            ).copy()
+        return outputs
+
+    def _entry(self, feeds: Feeds) -> dict[str, Any]:
+        if self._options["subgraph"]:
+            runner = self._interpreter.get_signature_runner(self._options["signature"])
+            results: dict[str, Any] = runner(**{n: feeds[n] for n in self._options["inputs"]})
+            return dict(zip(self._options["outputs"], results.values(), strict=True))
         interpreter = self._interpreter
-        for name, index in self._inputs.items():
+        for name, index in self._options["inputs"].items():
             interpreter.resize_tensor_input(index, feeds[name].shape)
         interpreter.allocate_tensors()
-        for name, index in self._inputs.items():
+        for name, index in self._options["inputs"].items():
             interpreter.set_tensor(index, feeds[name])
         interpreter.invoke()
-        return {name: interpreter.get_tensor(i) for name, i in self._outputs.items()}
+        return {n: interpreter.get_tensor(i).copy() for n, i in self._options["outputs"].items()}
+
+
+def _equal(a: Feeds, b: Feeds) -> bool:
+    return all(np.array_equal(a[name], b[name]) for name in b)

@@ -33,7 +33,7 @@ def spatial_padding(
     """
     if min(*kernel, *strides, *dilations) < 1:
         raise ModelError(f"{c} has a window {list(kernel)} with steps {list(strides)}")
-    kind = c.options.int("padding")
+    kind = c.options.integer("padding")
     if kind == VALID:
         return {"pads": [0] * 2 * len(kernel)}
     if kind != SAME:

@@ -33,7 +33,8 @@ _SPECIFICATIONS = {
     "BIDIRECTIONAL_SEQUENCE_RNN": "70 time_major:bool activation:int8 merge_outputs:bool",
     "LSTM": "14 activation:int8 cell_clip:float32 projection_clip:float32 kernel:int8",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": (
-        "71 activation:int8 cell_clip:float32 projection_clip:float32 time_major:bool - diagonal:bool"
+        "71 activation:int8 cell_clip:float32 projection_clip:float32 time_major:bool - "
+        "diagonal:bool"
     ),
     "BIDIRECTIONAL_SEQUENCE_LSTM": (
         "69 activation:int8 cell_clip:float32 projection_clip:float32 merge_outputs:bool "
@@ -112,7 +113,7 @@ class Options:
             raise ModelError(f"{where} ({operator}) has options of another operator")
         self._table = table if union else None
 
-    def int(self, name: str) -> int:
+    def integer(self, name: str) -> int:
         """An integer or the number of a choice."""
         return int(self._number(name))
 
@@ -120,15 +121,15 @@ class Options:
         """A yes or no."""
         return bool(self._number(name))
 
-    def float(self, name: str) -> float:
+    def real(self, name: str) -> float:
         """A real number."""
         return float(self._number(name))
 
-    def ints(self, name: str) -> tuple[int, ...]:
+    def integers(self, name: str) -> tuple[int, ...]:
         """A vector of integers."""
         return self._table.integers(self._fields[name][0]) if self._table is not None else ()
 
-    def floats(self, name: str) -> list[float]:
+    def reals(self, name: str) -> list[float]:
         """A vector of real numbers."""
         if self._table is None:
             return []

@@ -1,4 +1,4 @@
-"""Quantised tensors: their integers in the graph, QuantizeLinear and DequantizeLinear around them."""
+"""Quantised tensors: integers in the graph, QuantizeLinear and DequantizeLinear around them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from infer_tool.importers.tflite.builder import Builder
     from infer_tool.importers.tflite.flatbuffer import Array
-    from infer_tool.importers.tflite.schema import Quantisation, Tensor
+    from infer_tool.importers.tflite.schema import Tensor
 
 _ACTIVATIONS = ("INT8", "UINT8", "INT16")
 _WEIGHTS = (*_ACTIVATIONS, "INT4", "UINT4", "INT2", "INT32", "INT64")
@@ -64,8 +64,19 @@ def quantise(build: Builder, tensor: Tensor, value: ir.Value) -> ir.Value:
     """The integers that stand for a real result; any other value is returned as it is."""
     if not is_quantised_activation(tensor):
         return value
-    scale, zero, axis = _parameters(build, tensor, None)
-    return build.one("QuantizeLinear", value, scale, zero, **axis)
+    pair, axis = _parameters(build, tensor, None)
+    return build.one("QuantizeLinear", value, *pair, **axis)
+
+
+def real_array(tensor: Tensor, array: Array) -> Array:
+    """The real numbers of a quantised constant, as float32."""
+    found = tensor.quantisation
+    assert found is not None
+    shape = [1] * array.ndim
+    if len(found.scale) > 1:
+        shape[found.axis] = -1
+    scale, zero = (v.reshape(shape) for v in (found.scale, found.zero_point.astype(np.float32)))
+    return ((array.astype(np.float32) - zero) * scale).astype(np.float32)
 
 
 def dequantise(
@@ -74,27 +85,35 @@ def dequantise(
     """The real numbers of a tensor with its axes permuted."""
     array = array_of(value)
     if array is not None:
-        value = build.constant(_plain(array, tensor).transpose(perm or range(array.ndim)))
-    elif perm is not None:
+        # ONNX Runtime fails on a DequantizeLinear in a loop whose constant lies outside of it.
+        with build.outside():
+            return _constant(build, tensor, array, perm)
+    if perm is not None:
         value = build.one("Transpose", value, perm=list(perm))
-    if not is_quantised(tensor):
-        return value
-    if tensor.quantisation is not None and tensor.quantisation.block:
-        return _blockwise(build, tensor, tensor.quantisation, value, perm)
-    if array is not None and tensor.type == "INT64":
+    return _real(build, tensor, value, perm) if is_quantised(tensor) else value
+
+
+def _constant(build: Builder, tensor: Tensor, array: Array, perm: Sequence[int] | None) -> ir.Value:
+    if tensor.type == "FLOAT16":
+        array = array.astype(np.float32)  # half-precision weights compute in single precision
+    if is_quantised(tensor) and tensor.type == "INT64":
         return _wide(build, tensor, array)
-    scale, zero, axis = _parameters(build, tensor, perm)
-    return build.one("DequantizeLinear", value, scale, zero, **axis)
+    turned = array.transpose(perm or range(array.ndim))
+    value = build.constant(turned, name=tensor.name)
+    return _real(build, tensor, value, perm) if is_quantised(tensor) else value
 
 
-def _plain(array: Array, tensor: Tensor) -> Array:
-    """Half-precision weights compute in single precision."""
-    return array.astype(np.float32) if tensor.type == "FLOAT16" else array
+def _real(build: Builder, tensor: Tensor, value: ir.Value, perm: Sequence[int] | None) -> ir.Value:
+    found = tensor.quantisation
+    if found is not None and found.block:
+        raise UnsupportedOpError(f"tensor {tensor.index}: quantisation in blocks of {found.block}")
+    pair, axis = _parameters(build, tensor, perm)
+    return build.one("DequantizeLinear", value, *pair, **axis)
 
 
 def _parameters(
     build: Builder, tensor: Tensor, perm: Sequence[int] | None
-) -> tuple[ir.Value, ir.Value | None, dict[str, Any]]:
+) -> tuple[list[ir.Value], dict[str, Any]]:
     """Scale, zero point and axis of a QuantizeLinear or DequantizeLinear.
 
     The zero point of int32 is always 0, and left away.
@@ -103,12 +122,12 @@ def _parameters(
     assert found is not None
     single = len(found.scale) == 1
     shape = () if single else (-1,)
-    scale = build.constant(found.scale.astype(np.float32).reshape(shape))
-    zero = None
+    pair = [build.constant(found.scale.astype(np.float32).reshape(shape))]
     if tensor.type != "INT32":
-        zero = build.constant(found.zero_point.astype(DTYPES[tensor.type].numpy()).reshape(shape))
+        zero = found.zero_point.astype(DTYPES[tensor.type].numpy())
+        pair.append(build.constant(zero.reshape(shape)))
     axis = {} if single else {"axis": found.axis if perm is None else list(perm).index(found.axis)}
-    return scale, zero, axis
+    return pair, axis
 
 
 def _wide(build: Builder, tensor: Tensor, array: Array) -> ir.Value:
@@ -121,13 +140,3 @@ def _wide(build: Builder, tensor: Tensor, array: Array) -> ir.Value:
     scale = build.constant(found.scale.astype(np.float32).reshape(() if single else (-1,)))
     axis = {} if single else {"axis": found.axis}
     return build.one("DequantizeLinear", build.constant(array.astype(np.int32)), scale, **axis)
-
-
-def _blockwise(
-    build: Builder,
-    tensor: Tensor,
-    found: Quantisation,
-    value: ir.Value,
-    perm: Sequence[int] | None,
-) -> ir.Value:
-    raise UnsupportedOpError(f"tensor {tensor.index}: blockwise quantisation of {found.block}")

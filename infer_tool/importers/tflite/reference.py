@@ -1,4 +1,4 @@
-"""The other opinion on a TFLite file: LiteRT, else TensorFlow's copy of it, in a process of its own."""
+"""The other opinion on a TFLite file: LiteRT, else TensorFlow's copy, in its own process."""
 
 from __future__ import annotations
 
@@ -12,16 +12,33 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from infer_tool.importers import Outputs
-    from infer_tool.importers.tflite.signatures import Entry
+    from infer_tool.importers.tflite.graph import Result
 
 ENGINES = ("ai_edge_litert", "tensorflow")
 
 
 class LazyReference:
-    """Starts the interpreter only when somebody compares with it."""
+    """Starts the interpreter only when somebody compares with it.
 
-    def __init__(self, source: str, entry: Entry) -> None:
-        self._source, self._entry = source, entry
+    It remembers its variables: feed their first values (or none), or what the run before returned.
+    """
+
+    def __init__(self, source: str, result: Result, is_hybrid: bool) -> None:
+        self._source = source
+        self._options = {
+            "inputs": result.entry.inputs,
+            "outputs": result.entry.outputs,
+            "subgraph": result.entry.subgraph,
+            "signature": result.entry.signature,
+            "states": {
+                name: {"output": output, "tensor": state.tensor,
+                       "first": state.initial.tolist(), "dtype": state.initial.dtype.name}
+                for (name, output), state in zip(
+                    result.state_names.items(), result.states.values(), strict=True
+                )
+            },
+            "hybrid": is_hybrid,
+        }  # fmt: skip
         self._worker: Worker | None = None
 
     def __call__(self, feeds: Mapping[str, Any]) -> Outputs:
@@ -29,7 +46,7 @@ class LazyReference:
 
         Raises:
             MissingExtraError: no interpreter is installed.
-            ModelError: it cannot run the file.
+            ModelError: it cannot run the file, or cannot be put into these states.
 
         """
         if self._worker is None:
@@ -39,9 +56,7 @@ class LazyReference:
     def _started(self) -> Worker:
         if all(find_spec(name) is None for name in ENGINES):
             raise MissingExtraError(
-                "nothing here runs TFLite files, and an import is not written before it is "
-                "compared; run: pip install 'infertool[litert]'"
+                f"{self._source}: nothing here runs TFLite files, and no import is written "
+                "before it was compared; run: pip install 'infertool[litert]'"
             )
-        options = {"inputs": self._entry.inputs, "outputs": self._entry.outputs,
-                   "subgraph": self._entry.subgraph, "signature": self._entry.signature}  # fmt: skip
-        return Worker("infer_tool.importers.tflite.interpreter", self._source, options)
+        return Worker("infer_tool.importers.tflite.interpreter", self._source, self._options)

@@ -49,7 +49,7 @@ class Scope:
         self.shared = shared
         self.subgraph: Subgraph = shared.file.subgraphs[index]
         self.handles: dict[int, str] = {}  # tensors that stand for a variable
-        self.is_conditional = False  # does it run in a branch or a loop?
+        self.is_inner = False  # a branch, a body, or called by another subgraph
         self._values: dict[int, ir.Value] = {}
         self._named: set[int] = set()
 
@@ -92,7 +92,7 @@ class Scope:
     def _constant(self, tensor: Tensor) -> ir.Value:
         build = self.shared.builder
         if tensor.is_variable:
-            return self.shared.states.variable_tensor(tensor)
+            return self.shared.states.read_tensor(tensor)
         array = constant(self.shared.file, tensor)
         if array is None and prod(tensor.shape) == 0 and tensor.type in DTYPES:
             array = np.zeros(tensor.shape, DTYPES[tensor.type].numpy())
@@ -111,6 +111,10 @@ class Scope:
         self._named.add(id(value))
         self._values[tensor.index] = value
         _describe(tensor, value)
+
+    def forget(self, tensor: Tensor) -> None:
+        """A variable has another value when it is read next."""
+        self._values.pop(tensor.index, None)
 
     def feed(self, tensor: Tensor, value: ir.Value) -> None:
         """Say what an input is."""

@@ -44,10 +44,9 @@ def entry(file: File, wanted: str) -> Entry:
     inputs = _ordered(signature.inputs, subgraph.inputs)
     if set(inputs.values()) != set(subgraph.inputs):
         raise ModelError(f"signature {signature.key!r} does not name all inputs of its subgraph")
-    outputs = {
-        _free(n, inputs): t for n, t in _ordered(signature.outputs, subgraph.outputs).items()
-    }
-    return Entry(signature.subgraph, signature.key, inputs, outputs)
+    outputs = _ordered(signature.outputs, subgraph.outputs)
+    free = {_free(name, inputs): tensor for name, tensor in outputs.items()}
+    return Entry(signature.subgraph, signature.key, inputs, free)
 
 
 def _unsigned(file: File) -> Entry:

@@ -41,7 +41,7 @@ def gelu(c: Call) -> None:
 @op("LEAKY_RELU")
 def leaky_relu(c: Call) -> None:
     """x, or alpha x where it is negative."""
-    c.put(c.emit("LeakyRelu", c.real(0), alpha=c.options.float("alpha")))
+    c.put(c.emit("LeakyRelu", c.real(0), alpha=c.options.real("alpha")))
 
 
 @op("PRELU")
@@ -53,7 +53,7 @@ def prelu(c: Call) -> None:
 @op("SOFTMAX")
 def softmax(c: Call) -> None:
     """exp(beta x) over its sum, along the last axis."""
-    x, beta = c.real(0), c.options.float("beta")
+    x, beta = c.real(0), c.options.real("beta")
     if beta != 1:
         x = c.emit("Mul", x, c.number(beta, x))
     c.put(c.emit("Softmax", x, axis=-1))
@@ -74,9 +74,9 @@ def l2_normalization(c: Call) -> None:
 @op("LOCAL_RESPONSE_NORMALIZATION")
 def local_response_normalization(c: Call) -> None:
     """x / (bias + alpha sum of squares of the 2 radius + 1 channels around)^beta."""
-    size = 2 * c.options.int("radius") + 1
+    size = 2 * c.options.integer("radius") + 1
     y = c.emit(
-        "LRN", c.real(0, (0, 3, 1, 2)), size=size, bias=c.options.float("bias"),
-        alpha=c.options.float("alpha") * size, beta=c.options.float("beta"),
+        "LRN", c.real(0, (0, 3, 1, 2)), size=size, bias=c.options.real("bias"),
+        alpha=c.options.real("alpha") * size, beta=c.options.real("beta"),
     )  # fmt: skip
     c.put(y, perm=(0, 2, 3, 1))

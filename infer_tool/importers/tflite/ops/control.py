@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,14 +24,14 @@ def call_once(c: Call) -> None:
     """A subgraph that gives variables their first values."""
     states = c.scope.shared.states
     states.is_initialising = True
-    Scope(c.scope.shared, c.options.int("subgraph")).run()
+    Scope(c.scope.shared, c.options.integer("subgraph")).run()
     states.is_initialising = False
 
 
 @op("CALL")
 def call(c: Call) -> None:
     """Another subgraph in the place of the operator."""
-    results = _inlined(c, c.options.int("subgraph"), c.operator.inputs, None)
+    results = _inlined(c, c.options.integer("subgraph"), c.operator.inputs, None)
     for slot, value in enumerate(results[: c.outputs]):
         c.bind(value, slot)
 
@@ -39,12 +40,11 @@ def call(c: Call) -> None:
 def if_(c: Call) -> None:
     """Two subgraphs, of which one runs."""
     condition = _truth(c, c.stored(0))
+    numbers = c.options.integer("then"), c.options.integer("otherwise")
     branches = {
-        key: c.build.inside([], lambda n=number: _inlined(c, n, c.operator.inputs[1:], None))
-        for key, number in (
-            ("then_branch", c.options.int("then")), ("else_branch", c.options.int("otherwise")),
-        )
-    }  # fmt: skip
+        key: c.build.inside([], partial(_inlined, c, number, c.operator.inputs[1:], None))
+        for key, number in zip(("then_branch", "else_branch"), numbers, strict=True)
+    }
     counts = {len(graph.outputs) for graph in branches.values()}
     if counts != {c.outputs}:
         raise ModelError(f"{c} has branches with {sorted(counts)} results, needs {c.outputs}")
@@ -60,7 +60,7 @@ def while_(c: Call) -> None:
     """
     carried = [slot for slot in range(c.inputs) if c.tensor(slot).type != "RESOURCE"]
     first = [c.stored(slot) for slot in carried]
-    question = c.options.int("condition")
+    question = c.options.integer("condition")
     (start, *_) = _inlined(c, question, c.operator.inputs, dict(zip(carried, first, strict=True)))
     state = [_loop_value(c, slot) for slot in carried]
     number = _scalar(c, "iteration", np.int64)
@@ -68,7 +68,7 @@ def while_(c: Call) -> None:
 
     def body() -> Sequence[ir.Value]:
         now = dict(zip(carried, state, strict=True))
-        results = _inlined(c, c.options.int("body"), c.operator.inputs, now)
+        results = _inlined(c, c.options.integer("body"), c.operator.inputs, now)
         if len(results) != c.inputs:
             raise ModelError(f"{c} has a body with {len(results)} results, needs {c.inputs}")
         after = {slot: results[slot] for slot in carried}
@@ -89,7 +89,7 @@ def _inlined(
 ) -> list[ir.Value]:
     """The results of a subgraph; `values` are its inputs by slot, else those of the operator."""
     scope = Scope(c.scope.shared, number)
-    scope.is_conditional = c.scope.is_conditional or c.operator.name != "CALL"
+    scope.is_inner = True
     if len(scope.subgraph.inputs) != len(inputs):
         raise ModelError(
             f"{c} gives {len(inputs)} inputs to subgraph {number}, which takes "

@@ -47,9 +47,9 @@ def conv_3d(c: Call) -> None:
 
 
 def _convolve(c: Call, x: ir.Value, weight: ir.Value, axes: tuple[str, ...], group: int) -> None:
-    strides = [c.options.int(f"stride_{a}") for a in axes]
+    strides = [c.options.integer(f"stride_{a}") for a in axes]
     # Files from before dilations existed hold zeros.
-    dilations = [max(c.options.int(f"dilation_{a}"), 1) for a in axes]
+    dilations = [max(c.options.integer(f"dilation_{a}"), 1) for a in axes]
     kernel = [s or 0 for s in c.sizes(weight)[2:]]
     attributes: dict[str, Any] = {
         "kernel_shape": kernel, "strides": strides, "dilations": dilations, "group": group,
@@ -63,26 +63,25 @@ def _convolve(c: Call, x: ir.Value, weight: ir.Value, axes: tuple[str, ...], gro
 def transpose_conv(c: Call) -> None:
     """Inputs: shape of the output, weights [out, height, width, in], values, bias."""
     weight, x = c.real(1, _OHWI_TO_IOHW), c.real(2, TO_FIRST[4])
-    sizes = c.known(0)[1:3]
-    _spread(c, weight, x, sizes, ("h", "w"))
+    _spread(c, weight, x, c.partly(0)[1:3], ("h", "w"))
 
 
 @op("CONV_3D_TRANSPOSE")
 def conv_3d_transpose(c: Call) -> None:
     """Inputs: shape of the output, weights [depth, height, width, out, in], values, bias."""
     weight, x = c.real(1, _DHWOI_TO_IODHW), c.real(2, TO_FIRST[5])
-    _spread(c, weight, x, c.known(0)[1:4], ("d", "h", "w"))
+    _spread(c, weight, x, c.partly(0)[1:4], ("d", "h", "w"))
 
 
 def _spread(
-    c: Call, weight: ir.Value, x: ir.Value, sizes: list[int], axes: tuple[str, ...]
+    c: Call, weight: ir.Value, x: ir.Value, sizes: list[int | None], axes: tuple[str, ...]
 ) -> None:
     """The forward convolution's padding, seen from its output: cut off, or added at the end."""
-    strides = [c.options.int(f"stride_{a}") for a in axes]
+    strides = [c.options.integer(f"stride_{a}") for a in axes]
     kernel, inputs = c.sizes(weight)[2:], c.sizes(x)[2:]
     begins, ends, extra = [], [], []
     for size, step, width, count in zip(sizes, strides, kernel, inputs, strict=True):
-        if width is None or count is None:
+        if size is None or width is None or count is None:
             raise c.unsupported("its size is not known")
         cut = (count - 1) * step + width - size
         begins.append(max(cut, 0) // 2)

@@ -41,7 +41,7 @@ def one_hot(c: Call) -> None:
     """
     indices = c.int64(0)
     rank = c.rank(indices)
-    axis = c.options.int("axis") % (rank + 1)
+    axis = c.options.integer("axis") % (rank + 1)
     scalar = c.build.constant(np.zeros(0, np.int64))
     zero, one = c.build.constant(0), c.build.constant(1)
     count = c.emit("Range", zero, c.emit("Reshape", c.int64(1), scalar), one)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @op("FULLY_CONNECTED")
 def fully_connected(c: Call) -> None:
     """y = x weight^T + bias; weights are [out, in]."""
-    if c.options.int("weights_format"):
+    if c.options.integer("weights_format"):
         raise c.unsupported("weights in a shuffled format")
     weight = c.real(1, (1, 0))
     inner = c.sizes(weight)[0]

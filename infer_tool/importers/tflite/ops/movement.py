@@ -29,8 +29,8 @@ def transpose(c: Call) -> None:
 @op("CONCATENATION")
 def concatenation(c: Call) -> None:
     """Along an axis; the inputs of uint8 may have scales of their own."""
-    axis, slots = c.options.int("axis"), range(c.inputs)
-    if c.options.int("activation"):
+    axis, slots = c.options.integer("axis"), range(c.inputs)
+    if c.options.integer("activation"):
         joined = c.emit("Concat", *(c.real(slot) for slot in slots), axis=axis)
         c.put(c.activated(joined))
     else:
@@ -40,7 +40,7 @@ def concatenation(c: Call) -> None:
 @op("PACK")
 def pack(c: Call) -> None:
     """Along a new axis."""
-    axis = c.options.int("axis")
+    axis = c.options.integer("axis")
     place = c.build.ints(axis)
     c.move(
         lambda *values: c.emit(
@@ -53,7 +53,7 @@ def pack(c: Call) -> None:
 @op("UNPACK")
 def unpack(c: Call) -> None:
     """One output for each element of an axis."""
-    axis = c.axis(c.stored(0), c.options.int("axis"))
+    axis = c.axis(c.stored(0), c.options.integer("axis"))
     c.move_to_all(
         lambda x: [c.emit("Gather", x, c.build.constant(i), axis=axis) for i in range(c.outputs)],
         0,
@@ -108,7 +108,7 @@ def _pads(c: Call) -> ir.Value:
 @op("MIRROR_PAD")
 def mirror_pad(c: Call) -> None:
     """REFLECT leaves the edge out, SYMMETRIC repeats it."""
-    if c.options.int("mode") == _REFLECT:
+    if c.options.integer("mode") == _REFLECT:
         c.move(lambda x: c.emit("Pad", x, _pads(c), mode="reflect"))
         return
     pairs = np.array(c.known(1)).reshape(-1, 2)
@@ -170,7 +170,7 @@ def reverse(c: Call) -> None:
 @op("REVERSE_SEQUENCE")
 def reverse_sequence(c: Call) -> None:
     """The first elements of each sequence backwards, their number being input 1."""
-    time, batch = c.options.int("sequence_axis"), c.options.int("batch_axis")
+    time, batch = c.options.integer("sequence_axis"), c.options.integer("batch_axis")
     if {time, batch} != {0, 1}:
         raise c.unsupported(f"sequences along axis {time} of batches along {batch}")
     lengths = c.int64(1)
@@ -181,7 +181,7 @@ def reverse_sequence(c: Call) -> None:
 def gather(c: Call) -> None:
     """Slices of an axis; the first `batch_dims` axes of both inputs go together."""
     x, indices = c.stored(0), c.stored(1)
-    axis, batch = c.axis(x, c.options.int("axis")), c.options.int("batch_dims")
+    axis, batch = c.axis(x, c.options.integer("axis")), c.options.integer("batch_dims")
     if not batch:
         c.move(lambda x: c.emit("Gather", x, indices, axis=axis))
         return
@@ -254,6 +254,6 @@ def dynamic_update_slice(c: Call) -> None:
     room = c.emit("Sub", sizes, part)
     start = c.emit("Min", c.emit("Max", c.int64(2), c.build.ints(0)), room)
     pads = c.emit("Concat", start, c.emit("Sub", room, start), axis=0)
-    inside = c.emit("Expand", c.build.constant(True), part)  # noqa: FBT003 - the value
+    inside = c.emit("Expand", c.build.constant(True), part)
     chosen = c.emit("Pad", inside, pads)
     c.bind(c.emit("Where", chosen, c.emit("Pad", update, pads), x))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def _window(c: Call, x: ir.Value) -> dict[str, Any]:
-    kernel = [c.options.int("filter_h"), c.options.int("filter_w")]
-    strides = [c.options.int("stride_h"), c.options.int("stride_w")]
+    kernel = [c.options.integer("filter_h"), c.options.integer("filter_w")]
+    strides = [c.options.integer("stride_h"), c.options.integer("stride_w")]
     return {
         "kernel_shape": kernel, "strides": strides,
         **spatial_padding(c, x, kernel, strides, (1, 1)),
@@ -54,7 +54,7 @@ def _integer_average_pool_2d(c: Call) -> None:
     one, less = (c.build.constant(v, np.float32) for v in (1, 1 - 2**-20))
     x = c.emit("DequantizeLinear", x, one, zero)
     y = c.emit("AveragePool", x, **_window(c, x))
-    bounds = activation_bounds(c.result(), c.options.int("activation"))
+    bounds = activation_bounds(c.result(), c.options.integer("activation"))
     if bounds:
         y = c.emit("Clip", y, *(c.number(bound, y) for bound in bounds))
     y = c.emit("QuantizeLinear", y, less, zero)

@@ -39,14 +39,14 @@ def densify(c: Call) -> None:
 @op("FAKE_QUANT")
 def fake_quant(c: Call) -> None:
     """Round to the integers of a range and back."""
-    bits, x = c.options.int("bits") or 8, c.real(0)
-    low, high = c.options.float("lowest"), c.options.float("highest")
+    bits, x = c.options.integer("bits") or 8, c.real(0)
+    low, high = c.options.real("lowest"), c.options.real("highest")
     first, last = int(c.options.flag("narrow")), 2**bits - 1
     if bits > 8 or not low < high:
         raise c.unsupported(f"{bits} bits from {low} to {high}")
     scale = np.float32((high - low) / (last - first))
     zero = int(np.clip(np.round(first - low / scale), first, last))
-    bounds = [c.number((v - zero) * scale, x) for v in (first, last)]
+    bounds = [c.number(float((v - zero) * scale), x) for v in (first, last)]
     clipped = c.emit("Clip", x, *bounds)
     pair = c.build.constant(scale), c.build.constant(zero, np.uint8)
     c.put(c.emit("DequantizeLinear", c.emit("QuantizeLinear", clipped, *pair), *pair))

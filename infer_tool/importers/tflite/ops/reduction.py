@@ -66,8 +66,11 @@ def top_k(c: Call) -> None:
 @op("UNIQUE")
 def unique(c: Call) -> None:
     """The different elements in the order of their first places, and where each element went."""
-    values, _, places, _ = c.build.node("Unique", [c.stored(0)], 4, sorted=0)
-    c.bind(values)
+    x = c.stored(0)
+    # ONNX Runtime has it for these two types only.
+    wide = x if c.tensor(0).type == "FLOAT32" else c.cast(x, "INT64")
+    values, _, places, _ = c.build.node("Unique", [wide], 4, sorted=0)
+    c.bind(c.cast(values, c.result().type))
     c.bind(c.cast(places, c.result(1).type), 1)
 
 
@@ -81,7 +84,7 @@ def where(c: Call) -> None:
 def bucketize(c: Call) -> None:
     """How many of the boundaries each element reaches."""
     x = c.real(0)
-    bounds = c.build.constant(c.options.floats("boundaries"), np.float32)
+    bounds = c.build.constant(c.options.reals("boundaries"), np.float32)
     wide = c.emit("Unsqueeze", c.cast(x, "FLOAT32"), c.build.ints(-1))
     reached = c.cast(c.emit("GreaterOrEqual", wide, bounds), "INT32")
     c.bind(c.emit("ReduceSum", reached, c.build.ints(-1), keepdims=0))

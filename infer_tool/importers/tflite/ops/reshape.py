@@ -17,7 +17,7 @@ def reshape(c: Call) -> None:
     if c.has(1):
         target = c.int64(1)
     else:
-        target = c.build.ints(*(c.options.ints("new_shape") or c.result().shape))
+        target = c.build.ints(*(c.options.integers("new_shape") or c.result().shape))
     if c.tensor(0).type == "COMPLEX64":
         target = c.emit("Concat", target, c.build.ints(2), axis=0)
     c.move(lambda x: c.emit("Reshape", x, target))
@@ -38,7 +38,7 @@ def squeeze(c: Call) -> None:
     """Without these axes, or without all that have one element."""
     x = c.stored(0)
     rank = c.rank(x) - (c.tensor(0).type == "COMPLEX64")
-    axes = c.options.ints("axes") or tuple(i for i, d in enumerate(c.sizes(x)[:rank]) if d == 1)
+    axes = c.options.integers("axes") or tuple(i for i, d in enumerate(c.sizes(x)[:rank]) if d == 1)
     target = c.build.ints(*(axis % max(rank, 1) for axis in axes))
     c.move(lambda x: c.emit("Squeeze", x, target))
 

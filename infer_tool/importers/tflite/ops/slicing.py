@@ -62,7 +62,7 @@ def strided_slice(c: Call) -> None:
 def _plan(c: Call) -> _Plan:
     plan, rank, count = _Plan(), c.rank(c.stored(0)), len(c.known(3))
     ellipsis, new, shrink = (
-        c.options.int(f"{kind}_mask") for kind in ("ellipsis", "new_axis", "shrink")
+        c.options.integer(f"{kind}_mask") for kind in ("ellipsis", "new_axis", "shrink")
     )
     if ellipsis & (ellipsis - 1):
         raise ModelError(f"{c} has several ellipses")
@@ -97,7 +97,7 @@ def _masked(
 ) -> tuple[ir.Value, ir.Value]:
     """Open ends where the masks say so; a single index ends after itself."""
     shrink, first, last = (
-        np.array([c.options.int(f"{kind}_mask") >> i & 1 for i in plan.entries], bool)
+        np.array([c.options.integer(f"{kind}_mask") >> i & 1 for i in plan.entries], bool)
         for kind in ("shrink", "begin", "end")
     )
     backwards = np.array([steps[i] < 0 for i in plan.entries], bool)

@@ -41,7 +41,7 @@ def resize(c: Call) -> None:
 @op("DEPTH_TO_SPACE", "SPACE_TO_DEPTH")
 def depth_and_space(c: Call) -> None:
     """Blocks of pixels from channels, or to channels."""
-    block, x = c.options.int("block"), c.real(0, TO_FIRST[4])
+    block, x = c.options.integer("block"), c.real(0, TO_FIRST[4])
     if block < 1:
         raise ModelError(f"{c} has blocks of {block}")
     kind = "DepthToSpace" if c.operator.name == "DEPTH_TO_SPACE" else "SpaceToDepth"
