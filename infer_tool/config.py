@@ -40,8 +40,8 @@ class Talk:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where a model comes from."""
+class ImportOptions:
+    """What a source does not say by itself, and which part of it is meant."""
 
     input: tuple[str, ...] = field(
         default=(),
@@ -49,6 +49,49 @@ class Source:
             "help": "Input of a source that does not state its own, name:1x3x224x224:float32. "
             "A dimension given as a name is dynamic. Repeat for more.",
             "metavar": "NAME:SHAPE:DTYPE",
+        },
+    )
+    output_name: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Keep only this output of the source. Repeat for more; this is their order.",
+            "metavar": "NAME",
+        },
+    )
+    signature: str = field(
+        default="",
+        metadata={
+            "help": "Signature of a SavedModel or TFLite file that has several.",
+            "metavar": "NAME",
+        },
+    )
+    submodule: str = field(
+        default="",
+        metadata={
+            "help": "Part of a PyTorch or TorchScript module to import, e.g. encoder.layers.0.",
+            "metavar": "PATH",
+        },
+    )
+    state_dict: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Weights for the module that module:factory returns: .pt or .safetensors.",
+            "metavar": "FILE",
+        },
+    )
+    task: str = field(
+        default="",
+        metadata={
+            "help": "What a Hugging Face folder is for: features, classification, causal-lm. "
+            "Default: what its configuration names.",
+            "metavar": "TASK",
+        },
+    )
+    follow_links: bool = field(
+        default=False,
+        metadata={
+            "help": "Follow symbolic links that lead out of the model's folder, as in the cache "
+            "of Hugging Face."
         },
     )
 
@@ -154,12 +197,12 @@ class Explain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert(Talk, Output, Source, Shapes, SizeGate, Explain, OptimizeConfig):
+class Convert(Talk, Output, ImportOptions, Shapes, SizeGate, Explain, OptimizeConfig):
     """Any source to optimised, verified ONNX."""
 
     source: str = field(
         metadata={
-            "help": "An .onnx, .pt2 or .keras file, a SavedModel folder, or module:factory.",
+            "help": "A model of any format that `infertool doctor --formats` lists.",
             "positional": True,
         }
     )
@@ -170,14 +213,14 @@ class Convert(Talk, Output, Source, Shapes, SizeGate, Explain, OptimizeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimize(Talk, Output, Shapes, Data, SizeGate, Explain, OptimizeConfig):
+class Optimize(Talk, Output, ImportOptions, Shapes, Data, SizeGate, Explain, OptimizeConfig):
     """Exact graph passes; the outputs stay the same."""
 
     model: str = field(metadata={"help": "An ONNX file.", "positional": True})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantize(Talk, Output, Source, Shapes, Data, Gates, Timing, QuantizeConfig):
+class Quantize(Talk, Output, ImportOptions, Shapes, Data, Gates, Timing, QuantizeConfig):
     """Quantise, measure, and keep the limits."""
 
     model: str = field(
@@ -210,7 +253,7 @@ class Quantize(Talk, Output, Source, Shapes, Data, Gates, Timing, QuantizeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify(Talk, Source, Shapes, Data):
+class Verify(Talk, ImportOptions, Shapes, Data):
     """Do two models give the same outputs?"""
 
     reference: str = field(metadata={"help": "The model that is right.", "positional": True})
@@ -262,10 +305,12 @@ class Bench(Talk, Shapes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(Talk, Shapes):
+class Inspect(Talk, ImportOptions, Shapes):
     """Operators, shapes, parameters, MACs, bytes and memory of a model."""
 
-    model: str = field(metadata={"help": "An ONNX file.", "positional": True})
+    model: str = field(
+        metadata={"help": "An ONNX file or any other source of convert.", "positional": True}
+    )
     layers: bool = field(default=False, metadata={"help": "One row for each node."})
     memory: bool = field(
         default=False,
@@ -283,6 +328,10 @@ class Doctor(Talk):
     ops: bool = field(
         default=False,
         metadata={"help": "List every operator and who computes it in the reference runtime."},
+    )
+    formats: bool = field(
+        default=False,
+        metadata={"help": "List the formats of sources, how they are recognised and their needs."},
     )
 
 

@@ -12,6 +12,7 @@ from infer_tool.engines import available_engines, open_engine
 from infer_tool.files import sha256
 from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.importers import ImportOptions, import_source
+from infer_tool.importers.gate import check
 from infer_tool.importers.normalise import normalise
 from infer_tool.ledger import append_passes, describe, set_facts, stage
 from infer_tool.onnxsim import OnnxSim
@@ -36,16 +37,21 @@ if TYPE_CHECKING:
     from passes.config import OptimizeConfig
 
 Feeds = "Mapping[str, Any]"
+DEFAULTS = ImportOptions()
 PROOF_BATCHES = (1, 4)  # two shapes; several samples reach what a single one leaves at zero
 
 
-def load_model(report: Report, ui: Terminal, source: str, inputs: tuple[str, ...] = ()) -> Imported:
+def load_model(
+    report: Report, ui: Terminal, source: str, options: ImportOptions = DEFAULTS
+) -> Imported:
     """Import a source; write the ledger's first line and the facts of the source."""
     with ui.step(f"import {source}"), stage(report, "import") as line:
-        imported = import_source(source, ImportOptions(inputs=inputs))
+        imported = import_source(source, options)
         found = facts(imported.model)
         set_facts(line, found, found)
     line.options = {"kind": imported.kind}
+    if imported.route:
+        line.options["route"] = imported.route
     size = found.weight_bytes
     digest = None
     if imported.path is not None:
@@ -95,6 +101,7 @@ def prove_import(
 ) -> list[dict[str, Any]]:
     """Compare the imported graph with its source framework; returns the framework's outputs."""
     with ui.step("compare with the source framework"), stage(report, "compare") as line:
+        check(imported.model, str(imported.path or imported.kind))
         session = Session(imported.model)
         wanted = run_all(imported.reference, feeds)
         results = run_all(session.run, feeds)

@@ -32,7 +32,7 @@ def run(config: Convert, ui: Terminal) -> Report:
     check_report_folder(config.report)
     parse_limits(config)
     report = new_report("convert", config)
-    imported = load_model(report, ui, config.source, config.input)
+    imported = load_model(report, ui, config.source, config)
     feeds = proof_feeds(Session(imported.model).inputs, config.seed, config.shape)
     wanted = prove_import(report, ui, imported, feeds, config.tolerance)
     model = imported.model

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime.ops.onnx_fallback import can_delegate
 from infer_runtime.registry import has_gradients, known_ops
 from infer_tool.engines import available_engines
+from infer_tool.importers.formats import FORMATS
 from infer_tool.ledger import new_report, package_versions
 from infer_tool.report.write import check_report_folder
 
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
     from infer_tool.config import Doctor
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
-
-# What a source needs: the module, and the extra of this package that brings it.
-SOURCES = (
-    ("ONNX (.onnx), opset 7 and up", None, None),
-    ("PyTorch ExportedProgram (.pt2)", "torch", "torch"),
-    ("PyTorch module (module:factory, file.py:factory)", "torch", "torch"),
-    ("Keras (.keras), TensorFlow SavedModel folder", "tf2onnx", "tensorflow"),
-)
 
 
 def run(config: Doctor, ui: Terminal) -> Report:  # noqa: ARG001 - every command takes both
@@ -38,6 +30,14 @@ def run(config: Doctor, ui: Terminal) -> Report:  # noqa: ARG001 - every command
         "rows": [["machine", machine], *versions],
     }
     report.details["Sources"] = {"columns": ["source", "here", "fix"], "rows": _sources()}
+    if config.formats:
+        report.details["Formats"] = {
+            "columns": ["source", "recognised by", "needs"],
+            "rows": [
+                [f.title, f.recognised, ", ".join(f.packages) or "nothing"]
+                for f in FORMATS.values()
+            ],
+        }
     own = len(known_ops())
     report.details["Operators"] = {
         "columns": ["operators of the reference runtime", "count"],
@@ -74,8 +74,7 @@ def _shown(domain: str, name: str) -> str:
 
 
 def _sources() -> list[list[Any]]:
-    return [_row(name, module is None or find_spec(module) is not None, extra)
-            for name, module, extra in SOURCES]  # fmt: skip
+    return [_row(f.title, not f.missing, f.extra) for f in FORMATS.values()]
 
 
 def _engines() -> list[list[Any]]:

@@ -33,7 +33,7 @@ def run(config: Inspect, ui: Terminal) -> Report:
     """
     check_report_folder(config.report)
     report = new_report("inspect", config)
-    model = load_model(report, ui, config.model).model
+    model = load_model(report, ui, config.model, config).model
     report.stages = []
     session = Session(model)
     report.details["Interface"] = _interface(session.inputs, session.outputs)

@@ -38,7 +38,7 @@ def run(config: Optimize, ui: Terminal) -> Report:
     if (kind := detect(config.model)) != "onnx":
         raise UsageError(f"{config.model}: is {kind}, not ONNX; use infertool convert")
     report = new_report("optimize", config)
-    imported = load_model(report, ui, config.model)
+    imported = load_model(report, ui, config.model, config)
     inputs = Session(imported.model).inputs
     if config.data is None:
         feeds = proof_feeds(inputs, config.seed, config.shape)

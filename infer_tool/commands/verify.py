@@ -39,9 +39,9 @@ def run(config: Verify, ui: Terminal) -> Report:
     """
     check_report_folder(config.report)
     report = new_report("verify", config)
-    reference = load_model(report, ui, config.reference, config.input)
+    reference = load_model(report, ui, config.reference, config)
     source = report.source
-    candidate = load_model(report, ui, config.candidate, config.input)
+    candidate = load_model(report, ui, config.candidate, config)
     report.source, report.artifact = source, report.source
     inputs = Session(reference.model).inputs
     _same_inputs(config, inputs, Session(candidate.model).inputs)

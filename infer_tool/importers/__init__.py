@@ -1,12 +1,14 @@
-"""Importers: from a file or a module to an `onnx_ir.Model`, chosen by content."""
+"""Importers: from a file, a folder or a module to an `onnx_ir.Model`, chosen by content."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from infer_tool.config import ImportOptions
 from infer_tool.importers.detect import detect
+from infer_tool.importers.formats import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,35 +20,26 @@ if TYPE_CHECKING:
     Outputs = dict[str, np.ndarray[Any, Any]]
     Run = Callable[[Mapping[str, np.ndarray[Any, Any]]], Outputs]
 
-MODULES = {
-    "onnx": "onnx",
-    "pt2": "torch_export",
-    "torch": "torch_module",
-    "keras": "tensorflow",
-    "saved_model": "tensorflow",
-}
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """What a source does not say by itself: inputs as name:shape:dtype."""
-
-    inputs: tuple[str, ...] = ()
+__all__ = ["ImportOptions", "Imported", "import_source"]
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A model, where it came from, and how its source framework runs it."""
+    """A model, where it came from, and how its source framework runs it.
+
+    Importers hand over a model that `normalise` has seen.
+    """
 
     model: ir.Model
-    kind: str
+    kind: str  # a key of FORMATS
     path: Path | None
     reference: Run
     opset: int | None = None  # of the source before it was normalised, where it has one
+    route: str = ""  # how it was converted, where there are several ways
 
 
 def import_source(source: str, options: ImportOptions) -> Imported:
-    """Import any source.
+    """Import any source; the result has passed the gate that all importers share.
 
     Raises:
         UsageError: no such file, or an option is wrong.
@@ -54,8 +47,14 @@ def import_source(source: str, options: ImportOptions) -> Imported:
         MissingExtraError: the framework is not installed.
 
     """
+    from infer_tool.importers.gate import check, keep_outputs, only
+
     kind = detect(source)
-    imported: Imported = import_module(f"infer_tool.importers.{MODULES[kind]}").load(
-        source, options
-    )
-    return imported
+    load = import_module(f"infer_tool.importers.{FORMATS[kind].module}").load
+    imported: Imported = load(source, options)
+    if kind != "onnx":  # whose users may have an engine with operators of its own
+        check(imported.model, source)
+    if not options.output_name:
+        return imported
+    keep_outputs(imported.model, options.output_name, source)
+    return replace(imported, reference=only(imported.reference, options.output_name))

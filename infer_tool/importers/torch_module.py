@@ -64,9 +64,9 @@ def load(source: str, options: ImportOptions) -> Imported:
 
     """
     torch = require("torch", "torch")
-    if not options.inputs:
+    if not options.input:
         raise UsageError(f"{source}: state its inputs with --input name:1x3x224x224:float32")
-    specs = [parse_input(text) for text in options.inputs]
+    specs = [parse_input(text) for text in options.input]
     module = _build(torch, source)
     by_name = _named_like_parameters(module, specs, source)
     program = _export(torch, module, specs, by_name, source)

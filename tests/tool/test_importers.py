@@ -225,7 +225,7 @@ def test_pt2(tmp_path, capfd) -> None:
 
 
 def test_factory_in_a_file(tmp_path, capfd) -> None:
-    options = ImportOptions(inputs=("left:batchx4", "right:batchx2:float32"))
+    options = ImportOptions(input=("left:batchx4", "right:batchx2:float32"))
     _check_net(import_source(f"{__file__}:make_net", options))
     assert capfd.readouterr().out == ""
 
@@ -245,12 +245,12 @@ def test_factory_in_a_file(tmp_path, capfd) -> None:
 )
 def test_factories_that_do_not_work(source, inputs, message) -> None:
     with pytest.raises(UsageError, match=message):
-        import_source(source, ImportOptions(inputs=inputs))
+        import_source(source, ImportOptions(input=inputs))
 
 
 def test_wrong_input_shape_for_a_factory() -> None:
     with pytest.raises(ModelError, match="torch cannot export it"):
-        import_source(f"{__file__}:make_net", ImportOptions(inputs=("left:2x5", "right:2x2")))
+        import_source(f"{__file__}:make_net", ImportOptions(input=("left:2x5", "right:2x2")))
 
 
 def test_input_specs() -> None:
@@ -335,7 +335,7 @@ def make_flexible() -> torch.nn.Module:
 
 
 def test_inputs_are_bound_by_name_and_outputs_keep_theirs() -> None:
-    options = ImportOptions(inputs=("c:batchx3", "a:batchx3"))
+    options = ImportOptions(input=("c:batchx3", "a:batchx3"))
     imported = import_source(f"{__file__}:make_flexible", options)
     feeds = {"a": _f(4, 3), "c": _f(4, 3)}
     for got in (Session(imported.model).run(feeds), imported.reference(feeds)):
@@ -346,7 +346,7 @@ def test_inputs_are_bound_by_name_and_outputs_keep_theirs() -> None:
 
 
 def test_inputs_of_other_names_go_by_position() -> None:
-    options = ImportOptions(inputs=("image:nx4", "scale:nx2"))
+    options = ImportOptions(input=("image:nx4", "scale:nx2"))
     model = import_source(f"{__file__}:make_net", options).model
     assert [(v.name, str(v.shape[0])) for v in model.graph.inputs] == [
         ("image", "n"),
@@ -357,7 +357,7 @@ def test_inputs_of_other_names_go_by_position() -> None:
 
 def test_one_wrong_input_name() -> None:
     with pytest.raises(UsageError, match=r"--input lift: .* takes left, right"):
-        import_source(f"{__file__}:make_net", ImportOptions(inputs=("lift:2x4", "right:2x2")))
+        import_source(f"{__file__}:make_net", ImportOptions(input=("lift:2x4", "right:2x2")))
 
 
 class Types(torch.nn.Module):
@@ -374,7 +374,7 @@ def make_types() -> torch.nn.Module:
 
 def test_inputs_of_other_types() -> None:
     inputs = ("ids:3:int64", "mask:3:bool", "k:", "h:3:float16")
-    imported = import_source(f"{__file__}:make_types", ImportOptions(inputs=inputs))
+    imported = import_source(f"{__file__}:make_types", ImportOptions(input=inputs))
     feeds = {
         "ids": np.array([1, 2, 3]), "mask": np.array([True, False, True]),
         "k": np.array(0.5, np.float32), "h": np.array([7, 8, 9], np.float16),
