@@ -30,7 +30,7 @@ class OptimizeConfig:
         default=0,
         metadata={
             "help": "Raise the model to this opset first, for operators that come later: 23 has "
-            "Attention and RMSNormalization, 24 Swish. Default: leave it.",
+            "Attention and RMSNormalization. Default: leave it.",
             "min": 0,
             "max": 26,
         },

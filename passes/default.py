@@ -19,11 +19,11 @@ from passes.fold_shapes import FoldShapes
 from passes.fold_zero_products import FoldZeroProducts
 from passes.fuse_attention import FuseAttention
 from passes.fuse_attention_heads import FuseAttentionHeads
-from passes.fuse_gates import FuseMish, FuseSwish
 from passes.fuse_gelu import FuseGelu
 from passes.fuse_group_norm import FuseGroupNorm
 from passes.fuse_hard_sigmoid import FuseHardSigmoid
 from passes.fuse_hard_swish import FuseHardSwish
+from passes.fuse_mish import FuseMish
 from passes.fuse_normalization import FuseInstanceNorm, FuseLayerNorm
 from passes.fuse_rms_norm import FuseRMSNorm, PlainRMSNorm
 from passes.infer_ranks import InferRanks
@@ -84,7 +84,6 @@ PASSES: tuple[Pass, ...] = (
     FuseHardSigmoid(),
     FuseGelu(),
     FuseMish(),
-    FuseSwish(),
     FuseLayerNorm(),  # before the folding of its scale and bias into what comes next
     FuseInstanceNorm(),
     FuseGroupNorm(),  # after the normalisations with a scale for each element or channel

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from passes.base import RewriteRule, is_op
 from passes.graph import add_initializer
-from passes.match import inner, only_user, producer, replace_node
+from passes.match import inner, only_user, replace_node
 from passes.normalization import (
     constant_beside,
     is_square,
@@ -122,11 +122,13 @@ def _parts(node: ir.Node) -> _Parts | None:
 
 def _quotient(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Node] | None:
     """The dividend, the divisor and who reads that; a Mul by a Reciprocal divides too."""
-    first, second = (*node.inputs, None, None)[:2]
-    if is_op(node, "Div") and first is not None and producer(second, "Sqrt") is not None:
-        assert second is not None
-        return first, second, node
-    for value, other in ((first, second), (second, first)) if is_op(node, "Mul") else ():
+    if not is_op(node, "Div", "Mul"):
+        return None
+    first, second = node.inputs[:2]
+    if is_op(node, "Div"):
+        fits = first is not None and second is not None and is_op(second.producer(), "Sqrt")
+        return (first, second, node) if fits else None  # type: ignore[return-value]
+    for value, other in ((first, second), (second, first)):
         inverse = inner(other, node, "Reciprocal")
         if inverse is not None and value is not None and inverse.inputs[0] is not None:
             return value, inverse.inputs[0], inverse
