@@ -79,9 +79,9 @@ def _by_content(source: str, path: Path, head: bytes) -> str:
         return "tflite"
     if head.startswith(b"\x89HDF"):
         return "keras_h5"
+    if PIR.match(head):
+        return "paddle"
     if _is_text(head):
-        if PIR.match(head):
-            return "paddle"
         hint = f"; name its factory, {source}:function" if path.suffix == ".py" else ""
         raise ModelError(f"{source}: is a text file, not a model{hint}")
     return _by_fields(source, path)

@@ -115,6 +115,7 @@ def _file(where: str) -> Path | None:
     """The file of a module, found without running the packages around it."""
     if where.endswith(".py"):
         return Path(where)
-    bases = (Path(place).joinpath(*where.split(".")) for place in (Path.cwd(), *sys.path))
+    places = (str(Path.cwd()), *sys.path)
+    bases = (Path(place).joinpath(*where.split(".")) for place in places)
     files = (file for base in bases for file in (base.with_suffix(".py"), base / "__init__.py"))
     return next((file for file in files if file.is_file()), None)
