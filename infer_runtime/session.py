@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from infer_runtime.arrays import is_numpy, value_limit
 from infer_runtime.errors import FeedError, ModelError, UsageError, root_cause
+from infer_runtime.mapped import map_external
 from infer_runtime.plan import Plan, Setting
 
 if TYPE_CHECKING:
@@ -287,11 +288,14 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
 
 def _load(path: str | os.PathLike[str]) -> ir.Model:
     try:
-        return ir.load(path)
+        # Only with a folder in its path does onnx_ir check where external data lies.
+        model = ir.load(Path(path).absolute())
+        map_external(model)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
     except Exception as error:
         raise ModelError(f"{Path(path)}: not a readable ONNX model: {root_cause(error)}") from error
+    return model
 
 
 def _inlined(model: ir.Model) -> ir.Model:

@@ -14,6 +14,7 @@ MODULE = re.compile(r"^[\w./\\-]+:[A-Za-z_]\w*$")
 DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
 PIR = re.compile(rb'\s*\{\s*"base_code"\s*:\s*\{\s*"magic"\s*:\s*"pir"')
+ONNX_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*<[^<>{}]*\b(?:ir_version|opset_import)\s*:")
 HEAD = 4096
 ASCII_END = 127
 PICKLE_ADVICE = (
@@ -75,12 +76,19 @@ def _by_content(source: str, path: Path, head: bytes) -> str:
         raise ModelError(f"{source}: is a pickle; {PICKLE_ADVICE}")
     if safetensors.looks_like(head):
         raise ModelError(f"{source}: is a state dict without its module; {STATE_DICT_ADVICE}")
+    if head[4:8] == b"ORTM":
+        raise ModelError(
+            f"{source}: is in the format of ONNX Runtime (.ort), which other versions of it may "
+            "not read either; take the .onnx file that it was made from"
+        )
     if head[4:8] == b"TFL3":
         return "tflite"
     if head.startswith(b"\x89HDF"):
         return "keras_h5"
     if PIR.match(head):
         return "paddle"
+    if ONNX_TEXT.match(head):
+        return "onnx_text"
     if _is_text(head):
         hint = f"; name its factory, {source}:function" if path.suffix == ".py" else ""
         raise ModelError(f"{source}: is a text file, not a model{hint}")

@@ -36,7 +36,8 @@ class Format:
 TENSORFLOW = ("tensorflow", "tf2onnx")
 
 FORMATS: dict[str, Format] = {
-    "onnx": Format("ONNX, opset 7 and up", "protobuf fields", "onnx"),
+    "onnx": Format("ONNX, opset 7 to 28", "protobuf fields", "onnx"),
+    "onnx_text": Format("ONNX text (.onnxtxt)", "its header", "onnx_text"),
     "tflite": Format("TFLite (.tflite), compared with LiteRT", "flatbuffer identifier", "tflite"),
     "pt2": Format(
         "PyTorch ExportedProgram (.pt2)", "zip listing", "torch_export", ("torch",), "torch"

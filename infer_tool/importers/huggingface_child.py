@@ -33,6 +33,9 @@ TASKS = {
     "causal-lm": (("AutoModelForCausalLM",), ("logits",)),
 }  # fmt: skip
 
+UNUSED = "pooler."  # its output is not among those that are kept
+SHOWN = 3
+
 
 def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened:
     """Build, choose inputs and outputs, export; weights of any type compute in float32."""
@@ -51,19 +54,33 @@ def _build(source: str, classes: tuple[str, ...]) -> tuple[Any, str]:
     for name in classes:
         try:
             with quiet():
-                config = transformers.AutoConfig.from_pretrained(
-                    source, local_files_only=True, trust_remote_code=False
-                )
-                stored = str(getattr(config, "dtype", None) or "").removeprefix("torch.")
-                model = getattr(transformers, name).from_pretrained(
-                    source, config=config, local_files_only=True, trust_remote_code=False,
-                    use_safetensors=True, dtype=torch.float32, attn_implementation="eager",
-                )  # fmt: skip
-            kept = stored in ("", "float32")
-            return model, "" if kept else f", {stored} weights widened to float32"
+                model, stored, missing = _load(source, getattr(transformers, name))
         except Exception as error:  # noqa: BLE001 - transformers raises what its models raise
             failures.append(reason(error))
+            continue
+        if missing:  # transformers would go on with random numbers
+            raise ModelError(
+                f"{source}: holds no weights for {', '.join(missing[:SHOWN])}; it was not made for "
+                "this task, choose another one with --task"
+            )
+        wide = stored in ("", "float32")
+        return model, "" if wide else f", {stored} weights widened to float32"
     raise ModelError(f"{source}: transformers cannot build it: {failures[0]}")
+
+
+def _load(source: str, kind: Any) -> tuple[Any, str, list[str]]:
+    """The model, the type of its weights on disk, and the weights that are not there."""
+    config = transformers.AutoConfig.from_pretrained(
+        source, local_files_only=True, trust_remote_code=False
+    )
+    stored = str(getattr(config, "dtype", None) or "").removeprefix("torch.")
+    model, loaded = kind.from_pretrained(
+        source, config=config, local_files_only=True, trust_remote_code=False,
+        use_safetensors=True, dtype=torch.float32, attn_implementation="eager",
+        output_loading_info=True,
+    )  # fmt: skip
+    missing = [*loaded["missing_keys"], *(str(key) for key in loaded["mismatched_keys"])]
+    return model, stored, sorted(key for key in missing if not key.startswith(UNUSED))
 
 
 def _inputs(model: Any, source: str) -> list[InputSpec]:

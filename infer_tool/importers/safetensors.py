@@ -76,7 +76,7 @@ def _parsed(path: Path, raw: bytes) -> dict[str, Any]:
 
 def _entry(path: Path, name: str, item: Any, base: int) -> Entry:
     fields = item if isinstance(item, dict) else {}
-    dtype, shape, place = (fields.get(k) for k in ("dtype", "shape", "data_offsets"))
+    dtype, shape, place = (fields.get(k, 0) for k in ("dtype", "shape", "data_offsets"))
     if not (_naturals(shape) and _naturals(place) and len(place) == 2 and isinstance(dtype, str)):
         raise ModelError(f"{path}: tensor {name!r} is damaged; copy it again")
     if dtype not in TYPES:

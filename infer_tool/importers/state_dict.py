@@ -73,7 +73,7 @@ def load_state_dict(module: Any, file: str, source: str) -> None:
 def _why(error: Exception) -> str:
     """torch's advice to unpickle without protection is none of ours."""
     text = reason(error)
-    return "it holds other objects" if "weights_only" in text.lower() else text
+    return "it holds other objects" if "weights only" in text.lower() else text
 
 
 def _unwrapped(weights: Any) -> Any:

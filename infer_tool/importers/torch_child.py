@@ -1,4 +1,4 @@
-"""The other side of every PyTorch source: runs in a worker process, where torch may do its worst."""
+"""The other side of every PyTorch source: in a worker process, where torch may do its worst."""
 
 from __future__ import annotations
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.ao.quantization.fx._decomposed  # registers operators of quantised programs
 from torch.utils import _pytree as pytree
 
-from infer_runtime.errors import InferError, ModelError
+from infer_runtime.errors import InferError, ModelError, UsageError
 from infer_tool.importers.torch_archive import no_pickled_code
-from infer_tool.importers.torch_program import Opened, convert
+from infer_tool.importers.torch_inputs import InputSpec, parse_input
+from infer_tool.importers.torch_program import Opened, convert, name_dimensions
 from infer_tool.quiet import quiet
 from infer_tool.reason import reason
 
@@ -19,7 +21,20 @@ if TYPE_CHECKING:
 
 
 def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened:  # noqa: ARG001
-    """Load the program, convert it, and keep it as the reference."""
+    """Load the program, convert it, and keep it as the reference.
+
+    The file does not hold the names of its dynamic dimensions: --input may give them again.
+    """
+    program = read_program(source)
+    model = convert(program, source)
+    specs = {s.name: s for s in map(parse_input, options["input"])}
+    if specs:
+        name_dimensions(model, [_shape(value, specs, source) for value in model.graph.inputs])
+    return Opened(model, _caller(program, source, len(model.graph.inputs)), "torch.export")
+
+
+def read_program(source: str) -> Any:
+    """The program, without its guards; ModelError for whatever torch cannot read."""
     try:
         with quiet(), no_pickled_code(torch):
             program = torch.export.load(source)
@@ -28,9 +43,22 @@ def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened
         why = str(error) if isinstance(error, InferError) else reason(error)
         raise ModelError(f"{source}: torch cannot read it: {why}") from error
     # Texts from the file that torch would execute; the comparison notices what they would refuse.
-    program._guards_code = []  # type: ignore[attr-defined]
-    model = convert(program, source)
-    return Opened(model, _caller(program, source, len(model.graph.inputs)), "torch.export")
+    program._guards_code = []
+    return program
+
+
+def _shape(value: Any, specs: Mapping[str, InputSpec], source: str) -> tuple[int | str, ...]:
+    """What --input says of an input; UsageError where the program says otherwise."""
+    spec, known = specs.get(value.name), list(value.shape)
+    if spec is None:
+        raise UsageError(f"{source}: has an input {value.name}; name it with --input as well")
+    same = len(known) == len(spec.shape) and all(
+        not isinstance(size, int) or size == wanted
+        for size, wanted in zip(known, spec.shape, strict=True)
+    )
+    if not same:
+        raise UsageError(f"--input {spec.name}: {source} has {'x'.join(map(str, known))}")
+    return spec.shape
 
 
 def _caller(program: Any, source: str, inputs: int) -> Any:

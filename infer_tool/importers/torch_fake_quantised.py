@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.ao.quantization.fx._decomposed  # registers the operators
+
+DECOMPOSED = torch.ops.quantized_decomposed
 
 
 def freeze_fake_quantisers(module: Any) -> None:
     """Put fixed scales in the place of observers, which torch would export as nodes that learn.
 
-    What is left is `fake_quantize_per_tensor_affine` and its sibling per channel: the exporter
-    writes both as QuantizeLinear and DequantizeLinear.
+    What is left quantises and dequantises, which the exporter writes as ONNX has it.
     """
     for name, child in list(module.named_children()):
         if hasattr(child, "fake_quant_enabled") and hasattr(child, "calculate_qparams"):
@@ -39,13 +41,14 @@ class _PerTensor(torch.nn.Module):
     def __init__(self, quantiser: Any) -> None:
         super().__init__()
         self.scale, self.zero = float(quantiser.scale[0]), int(quantiser.zero_point[0])
-        self.least, self.most, *self.type = _range(quantiser)
+        self.least, self.most, *self.limits = _range(quantiser)
 
     def forward(self, x: Any) -> Any:
-        if [self.least, self.most] != self.type:
+        if [self.least, self.most] != self.limits:
             low, high = (self.least - self.zero) * self.scale, (self.most - self.zero) * self.scale
             x = torch.clamp(x, low, high)
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, *self.type)
+        how = (self.scale, self.zero, *self.limits, _dtype(self.limits))
+        return DECOMPOSED.dequantize_per_tensor(DECOMPOSED.quantize_per_tensor(x, *how), *how)
 
 
 class _PerChannel(torch.nn.Module):
@@ -57,14 +60,17 @@ class _PerChannel(torch.nn.Module):
         self.register_buffer("scale", quantiser.scale.detach().clone())
         self.register_buffer("zero", quantiser.zero_point.detach().clone().to(torch.int32))
         self.axis: int = quantiser.ch_axis
-        self.least, self.most, *self.type = _range(quantiser)
+        self.least, self.most, *self.limits = _range(quantiser)
 
     def forward(self, x: Any) -> Any:
-        if [self.least, self.most] != self.type:
+        if [self.least, self.most] != self.limits:
             shape = [-1 if i == self.axis else 1 for i in range(x.dim())]
             scale, zero = self.scale.view(shape), self.zero.view(shape)
             low, high = (self.least - zero) * scale, (self.most - zero) * scale
             x = torch.minimum(torch.maximum(x, low), high)
-        return torch.fake_quantize_per_channel_affine(
-            x, self.scale, self.zero, self.axis, *self.type
-        )
+        how = (self.scale, self.zero, self.axis, *self.limits, _dtype(self.limits))
+        return DECOMPOSED.dequantize_per_channel(DECOMPOSED.quantize_per_channel(x, *how), *how)
+
+
+def _dtype(limits: list[int]) -> torch.dtype:
+    return torch.uint8 if limits[0] == 0 else torch.int8

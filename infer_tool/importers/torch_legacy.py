@@ -1,4 +1,4 @@
-"""The exporter of TorchScript and traced modules, which torch has announced to remove; child side."""
+"""The exporter of scripted and traced modules, which torch will remove; child side."""
 
 from __future__ import annotations
 

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import ModelError
+from infer_runtime.mapped import map_external
 from infer_tool.extras import check_installed
 from infer_tool.importers import Imported
 from infer_tool.importers import onnx as onnx_files
-from infer_tool.importers.mapped import map_external
 from infer_tool.importers.memory import check_memory
 from infer_tool.importers.normalise import normalise
 from infer_tool.worker import Worker
@@ -57,7 +57,7 @@ def import_torch(
     worker = Worker(CHILD, source, {"kind": kind, **known, **facts})
     try:
         model = onnx_files.read(worker.folder / MODEL)
-        map_external(model)
+        map_external(model, beyond=0)  # the folder goes before the model
         model = normalise(model, source)
     except ModelError as error:
         inner = str(error).removeprefix(f"{worker.folder / MODEL}: ").removeprefix(f"{source}: ")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
 import torch
 
 from infer_runtime.errors import InferError, ModelError, UsageError
 from infer_tool.importers import torch_legacy
 from infer_tool.importers.torch_check import same
 from infer_tool.importers.torch_inputs import InputSpec, dynamic_shapes, examples, parse_input
+from infer_tool.importers.torch_module_child import widen
 from infer_tool.importers.torch_program import Opened, convert
 from infer_tool.quiet import quiet
 from infer_tool.reason import reason
@@ -19,17 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    import onnx_ir as ir
+
 
 def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened:
     """Load, pick the part, convert by the first route of which the result is right."""
     specs = [parse_input(text) for text in options["input"]]
-    try:
-        with quiet():
-            script: Any = torch.jit.load(source, map_location="cpu")
-    except Exception as error:
-        # A damaged archive fails in as many ways as it has parts.
-        raise ModelError(f"{source}: torch cannot read it: {reason(error)}") from error
-    script = _submodule(script, options["submodule"], source).eval()
+    script = _submodule(read_script(source), options["submodule"], source).eval()
+    widened = widen(script, specs)
 
     def call(tensors: list[Any]) -> Any:
         return script(*tensors)
@@ -40,7 +37,7 @@ def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened
         try:
             with quiet():
                 model = route(script, specs, given, source, folder)
-            return Opened(same(model, call, specs, given, source), call, name)
+            return Opened(same(model, call, specs, given, source), call, name + widened)
         except Exception as error:  # noqa: BLE001 - every route fails in its own ways
             text = str(error).removeprefix(f"{source}: ")
             failures.append(f"{name}: {text if isinstance(error, InferError) else reason(error)}")
@@ -48,6 +45,16 @@ def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened
         f"{source}: no route converts this TorchScript ({'; '.join(failures)}); point to its "
         f"pure part with --submodule: {_parts(script)}"
     )
+
+
+def read_script(source: str) -> Any:
+    """The module; ModelError for whatever torch cannot read."""
+    try:
+        with quiet():
+            return torch.jit.load(source, map_location="cpu")  # type: ignore[no-untyped-call]
+    except Exception as error:
+        # A damaged archive fails in as many ways as it has parts.
+        raise ModelError(f"{source}: torch cannot read it: {reason(error)}") from error
 
 
 def _submodule(script: Any, path: str, source: str) -> Any:
