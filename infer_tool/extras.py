@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from shutil import which
@@ -38,6 +39,22 @@ def check_installed(module: str, extra: str) -> None:
     """
     if find_spec(module) is None:
         raise MissingExtraError(f"{module} is not installed; run: pip install 'infertool[{extra}]'")
+
+
+def require_in_child(module: str, package: str) -> ModuleType:
+    """Import in a worker's Python, which may be another one than the command's.
+
+    Raises:
+        MissingExtraError: naming the pip command for that Python.
+
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        missing = package if error.name == module else error.name
+        raise MissingExtraError(
+            f"{missing} is not installed; run: {sys.executable} -m pip install {missing}"
+        ) from error
 
 
 def interpreter(kind: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 SECONDS = 1800.0  # for one answer; the conversion of a large model takes minutes
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "TQDM_DISABLE": "1"}
 PACKAGES = ("infer_runtime", "passes", "quant", "infer_tool")
+COLOUR, WORD = re.compile(r"\x1b\[[\d;]*m"), re.compile(r"\w\w")
 LAST_WORDS = 4096  # bytes of stderr that are kept
 
 
@@ -163,8 +165,9 @@ class _LastWords:
     def text(self) -> str:
         """The last line that says something; the process has ended."""
         self._thread.join(timeout=1)  # a grandchild may still hold the pipe
-        lines = self._end.decode(errors="replace").splitlines()
-        return next((line.strip()[:LENGTH] for line in reversed(lines) if line.strip()), "")
+        lines = COLOUR.sub("", self._end.decode(errors="replace")).splitlines()
+        said = (line.strip()[:LENGTH] for line in reversed(lines) if WORD.search(line))
+        return next(said, "")
 
 
 def _start(folder: Path, python: str | None) -> subprocess.Popen[bytes]:

@@ -13,8 +13,12 @@ from infer_tool.importers.protobuf_kind import protobuf_kind
 MODULE = re.compile(r"^[\w./\\-]+:[A-Za-z_]\w*$")
 DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
-PIR = re.compile(rb'\s*\{\s*"base_code"\s*:\s*\{\s*"magic"\s*:\s*"pir"')
-ONNX_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*<[^<>{}]*\b(?:ir_version|opset_import)\s*:")
+BEGINNINGS = {
+    re.compile(rb".{4}TFL3", re.DOTALL): "tflite",
+    re.compile(rb"\x89HDF\r\n\x1a\n"): "keras_h5",
+    re.compile(rb'\s*\{\s*"base_code"\s*:\s*\{\s*"magic"\s*:\s*"pir"'): "paddle",
+    re.compile(rb"(?:\s|#[^\n]*\n)*<[^<>{}]*\b(?:ir_version|opset_import)\s*:"): "onnx_text",
+}
 HEAD = 4096
 ASCII_END = 127
 PICKLE_ADVICE = (
@@ -72,14 +76,9 @@ def _by_content(source: str, path: Path, head: bytes) -> str:
         raise ModelError(f"{source}: {reason}")
     if head.startswith(b"PK"):
         return _by_listing(source, path)
-    if head[4:8] == b"TFL3":
-        return "tflite"
-    if head.startswith(b"\x89HDF"):
-        return "keras_h5"
-    if ONNX_TEXT.match(head):
-        return "onnx_text"
-    if PIR.match(head):
-        return "paddle"
+    for beginning, kind in BEGINNINGS.items():
+        if beginning.match(head):
+            return kind
     if _is_text(head):
         hint = f"; name its factory, {source}:function" if path.suffix == ".py" else ""
         raise ModelError(f"{source}: is a text file, not a model{hint}")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from infer_runtime.errors import ModelError
-from infer_tool.extras import check_installed, interpreter
+from infer_runtime.errors import MissingExtraError, ModelError
+from infer_tool.extras import interpreter
 from infer_tool.importers.formats import FORMATS
 from infer_tool.importers.gate import check
 from infer_tool.importers.normalise import normalise
@@ -95,8 +95,9 @@ def load_framework(
 
     specs = parse_inputs(source, options.input) if path is None or options.input else []
     python = interpreter(kind)
-    for package in FORMATS[kind].packages if python is None else ():
-        check_installed(package, kind)
+    missing = FORMATS[kind].missing
+    if missing:
+        raise MissingExtraError(f"{missing[0]} is not installed; {FORMATS[kind].fix}")
     asked = [{"name": s.name, "shape": s.shape, "dtype": s.dtype.name} for s in specs]
     worker = Worker(f"infer_tool.importers.{kind}", source, {"input": asked}, python=python)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -15,11 +16,21 @@ class Format:
     module: str  # of this package, with a function load(source, options) -> Imported
     packages: tuple[str, ...] = ()
     extra: str = ""
+    python: str = ""  # environment variable that names a Python which has the packages
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The packages that are not installed."""
+        if self.python and os.environ.get(self.python):
+            return ()
         return tuple(name for name in self.packages if find_spec(name) is None)
+
+    @property
+    def fix(self) -> str:
+        """What to do about missing packages."""
+        install = f"pip install 'infertool[{self.extra}]'" if self.extra else ""
+        own = f"set {self.python} to a Python that has {' and '.join(self.packages)}"
+        return " or ".join(way for way in (install, own if self.python else "") if way)
 
 
 TENSORFLOW = ("tensorflow", "tf2onnx")
@@ -44,20 +55,23 @@ FORMATS: dict[str, Format] = {
         "jax",
         ("jax", "jax2onnx"),
         "jax",
+        "INFERTOOL_JAX_PYTHON",
     ),
     "paddle": Format(
         "Paddle inference model, or file.py:factory",
         "protobuf fields, JSON, or the code",
         "paddle",
         ("paddle", "paddle2onnx"),
-        "paddle",
+        "",
+        "INFERTOOL_PADDLE_PYTHON",
     ),
     "mindspore": Format(
         "MindSpore cell, file.py:factory",
         "what the code imports and returns",
         "mindspore",
         ("mindspore",),
-        "mindspore",
+        "",
+        "INFERTOOL_MINDSPORE_PYTHON",
     ),
     "torchscript": Format(
         "TorchScript (torch.jit.save)", "zip listing", "torchscript", ("torch",), "torch"

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import UsageError
-from infer_tool.extras import require
+from infer_tool.extras import require_in_child
 from infer_tool.importers.factory import are_parameters, call_factory, kind_of
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ def open_source(
     source: str, folder: Path, options: Mapping[str, Any]
 ) -> tuple[Callable[[Mapping[str, Any]], dict[str, Any]], dict[str, Any]]:
     """In the child: trace and convert."""
-    jax, jax2onnx = require("jax", "jax"), require("jax2onnx", "jax")
-    require("jax.extend", "jax")
+    jax, jax2onnx = require_in_child("jax", "jax"), require_in_child("jax2onnx", "jax2onnx")
     function = _function(source, [item["name"] for item in options["input"]])
     specs = _specs(jax, options["input"], source)
     leaves, _ = jax.tree_util.tree_flatten_with_path(jax.eval_shape(function, *specs))
@@ -50,21 +50,15 @@ def open_source(
         found: list[Any] = jax.tree_util.tree_leaves(function(*feeds))
         return found
 
-    arguments = {
-        "inputs": specs,
-        "opset": OPSET,
-        "return_mode": "file",
-        "output_path": str(folder / "model.onnx"),
-        "enable_double_precision": any(item["dtype"] == "float64" for item in options["input"]),
-    }
-    try:
-        jax2onnx.to_onnx(flat, **arguments)
-        route = "jax2onnx"
-    except TypeError:
-        # It takes the place of Flax's functions and knows not all ways to call them: without them.
-        primitives = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(flat)(*specs))
-        jax2onnx.to_onnx(primitives, **arguments)
-        route = "jax2onnx, of primitives"
+    _take_positional_arguments()
+    jax2onnx.to_onnx(
+        flat,
+        specs,
+        opset=OPSET,
+        return_mode="file",
+        output_path=str(folder / "model.onnx"),
+        enable_double_precision=any(item["dtype"] == "float64" for item in options["input"]),
+    )
     run = jax.jit(function)
     inputs = [item["name"] for item in options["input"]]
 
@@ -73,7 +67,7 @@ def open_source(
         return dict(zip(names, values, strict=True))
 
     shapes = [[d if isinstance(d, int) else str(d) for d in leaf.shape] for _, leaf in leaves]
-    return outputs, {"route": route, "inputs": inputs, "outputs": names, "shapes": shapes}
+    return outputs, {"route": "jax2onnx", "inputs": inputs, "outputs": names, "shapes": shapes}
 
 
 def _function(source: str, names: list[str]) -> Callable[..., Any]:
@@ -104,6 +98,35 @@ def _specs(jax: Any, items: list[Mapping[str, Any]], source: str) -> list[Any]:
         shape = jax.export.symbolic_shape(", ".join(map(str, item["shape"])), scope=scope)
         specs.append(jax.ShapeDtypeStruct(shape, item["dtype"]))
     return specs
+
+
+def _take_positional_arguments() -> None:
+    """jax2onnx puts functions that take keywords only in the place of Flax's, which take both."""
+    patch = import_module("jax2onnx.plugins._patching").MonkeyPatchSpec
+    original = patch.__init__
+
+    def init(self: Any, target: Any, attr: str, make_value: Any, *rest: Any, **more: Any) -> None:
+        original(self, target, attr, lambda old: _named(make_value(old), old), *rest, **more)
+
+    patch.__init__ = init
+
+
+def _named(new: Any, old: Any) -> Any:
+    """`new`, called with keywords of `old` for what it does not take by position."""
+    try:
+        names = list(inspect.signature(old).parameters)
+        kinds = [p.kind for p in inspect.signature(new).parameters.values()]
+    except (TypeError, ValueError):  # no function of Python
+        return new
+    count = sum(k in (k.POSITIONAL_ONLY, k.POSITIONAL_OR_KEYWORD) for k in kinds)
+    if any(k == k.VAR_POSITIONAL for k in kinds) or not any(k == k.KEYWORD_ONLY for k in kinds):
+        return new
+
+    def call(*args: Any, **keywords: Any) -> Any:
+        extra = dict(zip(names[count:], args[count:], strict=False))
+        return new(*args[:count], **extra, **keywords)
+
+    return call
 
 
 def _names(paths: list[Any]) -> list[str]:

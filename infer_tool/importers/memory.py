@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from infer_runtime.arrays import machine_memory
 from infer_runtime.errors import LimitError
 
 COPIES = 3  # of the weights while a framework converts: its own, the exporter's, the folded ones
@@ -19,17 +18,9 @@ def check_memory(source: str, weights: int) -> None:
 
     """
     here = machine_memory()
-    if here and weights * COPIES > here:
+    if weights * COPIES > here:
         raise LimitError(
             f"{source}: {weights / GIGA:.1f} GB of weights take about "
             f"{weights * COPIES / GIGA:.0f} GB to convert, this machine has {here / GIGA:.0f} GB; "
             "import it on a larger one, or in parts with --submodule"
         )
-
-
-def machine_memory() -> int:
-    """Bytes of physical memory; 0 where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 0

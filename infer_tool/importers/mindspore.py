@@ -10,7 +10,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import ModelError, UsageError
-from infer_tool.extras import require
+from infer_tool.extras import require_in_child
 from infer_tool.importers.factory import are_parameters, call_factory
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def open_source(
     source: str, folder: Path, options: Mapping[str, Any]
 ) -> tuple[Callable[[Mapping[str, Any]], dict[str, Any]], dict[str, Any]]:
     """In the child: build the cell and export it."""
-    mindspore = require("mindspore", "mindspore")
+    mindspore = require_in_child("mindspore", "mindspore")
     cell = call_factory(source)
     if not isinstance(cell, mindspore.nn.Cell):
         shown = type(cell).__name__

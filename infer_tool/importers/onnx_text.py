@@ -10,6 +10,7 @@ import onnx_ir as ir
 from infer_runtime.errors import ModelError
 from infer_tool.importers import Imported
 from infer_tool.importers import onnx as onnx_files
+from infer_tool.importers.links import relocate
 from infer_tool.importers.normalise import normalise
 from infer_tool.reason import reason
 from passes.facts import opset
@@ -29,19 +30,21 @@ def load(source: str, options: ImportOptions) -> Imported:
     """
     path = Path(source)
     try:
-        model = _parsed(path)
+        model = _parsed(path, follow_links=False)
         onnx_files.check_graph(path, model)
         onnx_files.check_texts(path, model)
         onnx_files.check_tensors(path, model, follow_links=options.follow_links)
+        if options.follow_links:
+            relocate(model)
         written = opset(model)
         model = normalise(model, source)
     except onnx_files.DAMAGE as error:
         raise ModelError(f"{path}: is no valid ONNX text ({reason(error)})") from error
-    reference = onnx_files.LazyReference(lambda: _parsed(path))
+    reference = onnx_files.LazyReference(lambda: _parsed(path, follow_links=options.follow_links))
     return Imported(model, "onnx_text", path, reference, written)
 
 
-def _parsed(path: Path) -> ir.Model:
+def _parsed(path: Path, *, follow_links: bool) -> ir.Model:
     import onnx.parser
 
     if path.stat().st_size > LARGEST:
@@ -55,4 +58,6 @@ def _parsed(path: Path) -> ir.Model:
     for _, tensor in onnx_files.constants(model):
         if isinstance(tensor, ir.ExternalTensor):
             tensor.base_dir = path.absolute().parent
+    if follow_links:
+        relocate(model)
     return model

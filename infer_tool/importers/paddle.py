@@ -6,28 +6,22 @@
 from __future__ import annotations
 
 import inspect
-import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infer_runtime.errors import ModelError, UnsupportedOpError, UsageError
-from infer_tool.extras import require
+from infer_runtime.errors import UsageError
+from infer_tool.extras import require_in_child
 from infer_tool.importers.factory import are_parameters, call_factory
-from infer_tool.importers.wire import WireError, messages, text
+from infer_tool.importers.paddle_screen import PARAMETERS, model_file, screen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from infer_tool.importers import Imported, ImportOptions
 
     Run = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 OPSET = 17  # of what it writes, most is converted at this version
-PARAMETERS = ".pdiparams"
-MODELS = (".json", ".pdmodel")
-BLOCKS, OPS, TYPE = 1, 4, 3  # of framework.proto
-ACTING = re.compile(r"(?:.*\.)?(save|save_combine|load|load_combine|py_func|py_layer|read_file)_?")
 
 
 def load(source: str, options: ImportOptions) -> Imported:
@@ -47,65 +41,16 @@ def load(source: str, options: ImportOptions) -> Imported:
         return load_framework(source, options, "paddle")
     if options.input:
         raise UsageError(f"--input: {source} states its own inputs")
-    _screen(source, model_file(source))
+    screen(source)
     return load_framework(source, options, "paddle", path)
-
-
-def model_file(source: str) -> Path:
-    """The program of a model, whose parameters must lie beside it.
-
-    Raises:
-        ModelError: there is not exactly one, or its parameters are missing.
-
-    """
-    path = Path(source)
-    if path.is_dir():
-        found = [p.with_suffix(s) for p in sorted(path.glob(f"*{PARAMETERS}")) for s in MODELS]
-        found = [p for p in found if p.is_file()]
-        if len(found) != 1:
-            names = ", ".join(p.name for p in found) or "none"
-            raise ModelError(f"{source}: holds several models or none ({names}); name its file")
-        path = found[0]
-    if not path.with_suffix(PARAMETERS).is_file():
-        raise ModelError(f"{source}: {path.stem}{PARAMETERS} is missing; put it beside the model")
-    return path
-
-
-def _screen(source: str, path: Path) -> None:
-    """Programs can hold operators that read and write files."""
-    content = path.read_bytes()
-    try:
-        names = list(_json_ops(content) if content[:1] == b"{" else _proto_ops(content))
-    except (ValueError, RecursionError) as error:
-        why = str(error) if isinstance(error, WireError) else "no JSON"
-        raise ModelError(f"{source}: is damaged: {why}; copy it again") from error
-    for name in names:
-        if ACTING.fullmatch(name):
-            raise UnsupportedOpError(f"{source}: acts on files or calls code: {name}")
-
-
-def _proto_ops(content: bytes) -> Iterator[str]:
-    return (text(op, TYPE) for op in messages(memoryview(content), BLOCKS, OPS))
-
-
-def _json_ops(content: bytes) -> Iterator[str]:
-    rest = [json.loads(content)]
-    while rest:
-        value = rest.pop()
-        if isinstance(value, dict):
-            name = value.get("#")
-            if isinstance(name, str):
-                yield name
-            rest.extend(value.values())
-        elif isinstance(value, list):
-            rest.extend(value)
 
 
 def open_source(
     source: str, folder: Path, options: Mapping[str, Any]
 ) -> tuple[Run, dict[str, Any]]:
     """In the child: save a layer as a model, convert the model."""
-    paddle, paddle2onnx = require("paddle", "paddle"), require("paddle2onnx", "paddle")
+    paddle = require_in_child("paddle", "paddlepaddle")
+    paddle2onnx = require_in_child("paddle2onnx", "paddle2onnx")
     if Path(source).exists():
         path = model_file(source)
         run, inputs, outputs = _saved(paddle, path)

@@ -49,7 +49,7 @@ def export_module(module: Any, specs: list[InputSpec], source: str, folder: Path
     branches) goes through the legacy exporter, if that gets it right.
     """
     by_name = _named_like_parameters(module, specs, source)
-    widened = _widen(module.requires_grad_(False), specs)
+    widened = widen(module.requires_grad_(False), specs)
     positional = _Positional(module, [s.name for s in specs] if by_name else [])
     given = _examples(positional, specs, source)
 
@@ -154,7 +154,7 @@ def _named_like_parameters(module: Any, specs: list[InputSpec], source: str) -> 
     return all(known)
 
 
-def _widen(module: Any, specs: list[InputSpec]) -> str:
+def widen(module: Any, specs: list[InputSpec]) -> str:
     """Half-precision weights compute in float32, exactly, unless an input asks for float16.
 
     Engines differ in how they round halves (and have none of bfloat16 on processors): only in

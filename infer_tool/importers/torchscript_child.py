@@ -10,6 +10,7 @@ from infer_runtime.errors import InferError, ModelError, UsageError
 from infer_tool.importers import torch_legacy
 from infer_tool.importers.torch_check import same
 from infer_tool.importers.torch_inputs import InputSpec, dynamic_shapes, examples, parse_input
+from infer_tool.importers.torch_module_child import widen
 from infer_tool.importers.torch_program import Opened, convert
 from infer_tool.quiet import quiet
 from infer_tool.reason import reason
@@ -25,6 +26,7 @@ def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened
     """Load, pick the part, convert by the first route of which the result is right."""
     specs = [parse_input(text) for text in options["input"]]
     script = _submodule(read_script(source), options["submodule"], source).eval()
+    widened = widen(script, specs)
 
     def call(tensors: list[Any]) -> Any:
         return script(*tensors)
@@ -35,7 +37,7 @@ def open_source(source: str, options: Mapping[str, Any], folder: Path) -> Opened
         try:
             with quiet():
                 model = route(script, specs, given, source, folder)
-            return Opened(same(model, call, specs, given, source), call, name)
+            return Opened(same(model, call, specs, given, source), call, name + widened)
         except Exception as error:  # noqa: BLE001 - every route fails in its own ways
             text = str(error).removeprefix(f"{source}: ")
             failures.append(f"{name}: {text if isinstance(error, InferError) else reason(error)}")

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from infer_tool.report.write import to_json
@@ -91,7 +92,7 @@ def _details(report: Report) -> Iterator[Table]:
     for title, content in report.details.items():
         table = _table(title, *content["columns"])
         for row in content["rows"]:
-            table.add_row(*(str(cell) for cell in row))
+            table.add_row(*(escape(str(cell)) for cell in row))
         yield table
 
 

@@ -361,6 +361,16 @@ def test_float16_stays_where_an_input_asks_for_it() -> None:
     _check(imported, {"x": x}, limit=2e-3)
 
 
+@here
+def test_half_weights_of_torchscript(tmp_path) -> None:
+    source = _script(tmp_path / "net.pt", make_float16().eval())
+    imported = import_source(source, ImportOptions(input=("x:nx4",)))
+    _check(imported, {"x": _f(2, 4)})
+    assert imported.route.endswith(", float16 weights widened to float32")
+    imported = import_source(source, ImportOptions(input=("x:nx4:float16",)))
+    _check(imported, {"x": _f(2, 4).astype(np.float16)}, limit=2e-3)
+
+
 def make_unwritable() -> nn.Module:
     """Two operators that ONNX has not, one of them twice."""
 
