@@ -6,13 +6,13 @@ The made ones have seeded random weights: what is measured is the import, not th
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 STEPS = 24  # calibration samples
 

@@ -34,6 +34,7 @@ class LiteRT:
         for detail, name in zip(inputs, order, strict=True):
             self.interpreter.resize_tensor_input(detail["index"], feeds[name].shape)
         self.interpreter.allocate_tensors()
+        self.interpreter.reset_all_variables()
         for detail, name in zip(inputs, order, strict=True):
             self.interpreter.set_tensor(detail["index"], feeds[name])
         self.interpreter.invoke()

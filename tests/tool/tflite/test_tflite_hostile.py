@@ -12,7 +12,7 @@ import pytest
 
 from infer_runtime.errors import InferError, ModelError
 from infer_tool.importers import ImportOptions, import_source
-from infer_tool.importers.tflite.flatbuffer import Reader
+from infer_tool.importers.tflite.flatbuffer import Reader, Table
 
 MUTATIONS = 600
 MEMORY = 1 << 30  # that all mutations together may add
@@ -64,15 +64,22 @@ def test_mutated_files(files, tmp_path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(MUTATIONS):
         path.write_bytes(_mutated(files[number % len(files)], source))
-        try:
-            import_source(str(path), ImportOptions())
-        except InferError as error:
+        error = _error(path)
+        if error is not None:
             refused += 1
             assert error.exit_code in (2, 3, 5), error
-            assert str(error).startswith((str(path), "node")), error
+            assert str(error).startswith(str(path)), error
             assert "\n" not in str(error)
     assert refused > MUTATIONS / 3
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY
+
+
+def _error(path: Path) -> InferError | None:
+    try:
+        import_source(str(path), ImportOptions())
+    except InferError as error:
+        return error
+    return None
 
 
 def _refused(path: Path, message: str) -> None:
@@ -89,19 +96,23 @@ def test_hardly_a_file(tmp_path, size) -> None:
 
 
 def test_tables_that_lie_on_each_other() -> None:
-    """A vector of a thousand offsets to one table of a thousand offsets ... in a few kilobytes."""
-    data = bytearray(8192)
-    struct.pack_into("<HHH", data, 8, 6, 8, 4)  # a vtable with one field, at byte 4 of the table
-    struct.pack_into("<iI", data, 16, 8, 4)  # a table whose field leads to the vector behind it
-    struct.pack_into("<I", data, 24, 1000)
-    for i in range(1000):
-        place = 28 + 4 * i
-        struct.pack_into("<I", data, place, (16 - place) % (1 << 32))
+    """A thousand offsets to one table, which has a thousand offsets to one table, and so on."""
+    data = bytearray(16384)
     struct.pack_into("<I", data, 0, 16)
-    reader = Reader(bytes(data))
-    with pytest.raises(ModelError, match=r"leads to byte|unfolds into more"):
-        for table in reader.root().tables(0):
-            table.tables(0)
+    struct.pack_into("<HHH", data, 8, 6, 8, 4)  # a vtable with one field, at byte 4 of the table
+    for table, target in ((16, 4096), (4096, 9000), (9000, 14000)):
+        struct.pack_into("<iI", data, table, table - 8, 4)
+        struct.pack_into("<I", data, table + 8, 1000)
+        for place in range(table + 12, table + 12 + 4000, 4):
+            struct.pack_into("<I", data, place, target - place)
+    struct.pack_into("<iI", data, 14000, 14000 - 8, 0)
+    with pytest.raises(ModelError, match="unfolds into more than it can hold"):
+        _unfold(Reader(bytes(data)).root())
+
+
+def _unfold(table: Table) -> None:
+    for inner in table.tables(0):
+        _unfold(inner)
 
 
 def test_constants_that_are_too_short_or_too_long(build) -> None:
@@ -118,7 +129,7 @@ def test_shapes_that_no_machine_holds(build) -> None:
     path = build([(shape, "FLOAT32"), (shape, "FLOAT32")], [("ABS", [0], [1])], [0], [1])
     _refused(path, "has 10800000000 elements")
     fill = build(
-        [((2,), np.array([60000, 60000], np.int32)), ((), np.float32(1).reshape(())),
+        [((2,), np.array([60000, 60000], np.int32)), ((), np.ones((), np.float32)),
          ((60000, 60000), "FLOAT32")],
         [("FILL", [0, 1], [2], ("FillOptions", {}))], [], [2],
     )  # fmt: skip
@@ -158,4 +169,6 @@ def test_references_that_lead_nowhere(build) -> None:
     late = [("ABS", [1], [1])]
     _refused(build(tensors, late, [0], [1]), "computed by nobody before it is used")
     options = ("Conv2DOptions", {})
-    _refused(build(tensors, [("ADD", [0, 0], [1], options)], [0], [1]), "options of another operator")
+    _refused(
+        build(tensors, [("ADD", [0, 0], [1], options)], [0], [1]), "options of another operator"
+    )
