@@ -67,6 +67,7 @@ class _Runner:
             experimental_preserve_all_tensors=bool(self._states),
         )  # fmt: skip
         self._now = dict(self._first)
+        self._is_new = True
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
         """One run.
@@ -90,12 +91,17 @@ class _Runner:
     def _entry(self, feeds: Feeds) -> dict[str, Any]:
         if self._options["subgraph"]:
             runner = self._interpreter.get_signature_runner(self._options["signature"])
-            results: dict[str, Any] = runner(**{n: feeds[n] for n in self._options["inputs"]})
-            return dict(zip(self._options["outputs"], results.values(), strict=True))
+            keys = self._options["keys"]
+            results = runner(**{keys[name]: feeds[name] for name in self._options["inputs"]})
+            return {name: results[keys[name]] for name in self._options["outputs"]}
         interpreter = self._interpreter
         for name, index in self._options["inputs"].items():
             interpreter.resize_tensor_input(index, feeds[name].shape)
         interpreter.allocate_tensors()
+        if self._is_new:
+            # Not all kernels find zeros in the variable tensors of a new interpreter.
+            interpreter.reset_all_variables()
+            self._is_new = False
         for name, index in self._options["inputs"].items():
             interpreter.set_tensor(index, feeds[name])
         interpreter.invoke()

@@ -28,6 +28,7 @@ class LazyReference:
         self._options = {
             "inputs": result.entry.inputs,
             "outputs": result.entry.outputs,
+            "keys": result.entry.keys,
             "subgraph": result.entry.subgraph,
             "signature": result.entry.signature,
             "states": {

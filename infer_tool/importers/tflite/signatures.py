@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from infer_runtime.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from infer_tool.importers.tflite.schema import File
 
 DEFAULT = "serving_default"
@@ -21,6 +23,7 @@ class Entry:
     signature: str  # empty where the file has none
     inputs: dict[str, int]
     outputs: dict[str, int]
+    keys: dict[str, str]  # what the signature calls them, by our names
 
 
 def entry(file: File, wanted: str) -> Entry:
@@ -41,12 +44,12 @@ def entry(file: File, wanted: str) -> Entry:
         raise UsageError(f"the file has several signatures; choose: --signature {', '.join(found)}")
     signature = found[wanted or (DEFAULT if DEFAULT in found else next(iter(found)))]
     subgraph = file.subgraphs[signature.subgraph]
-    inputs = _ordered(signature.inputs, subgraph.inputs)
+    keys: dict[str, str] = {}
+    inputs = _named(signature.inputs, subgraph.inputs, keys)
     if set(inputs.values()) != set(subgraph.inputs):
         raise ModelError(f"signature {signature.key!r} does not name all inputs of its subgraph")
-    outputs = _ordered(signature.outputs, subgraph.outputs)
-    free = {_free(name, inputs): tensor for name, tensor in outputs.items()}
-    return Entry(signature.subgraph, signature.key, inputs, free)
+    outputs = _named(signature.outputs, subgraph.outputs, keys)
+    return Entry(signature.subgraph, signature.key, inputs, outputs, keys)
 
 
 def _unsigned(file: File) -> Entry:
@@ -59,21 +62,24 @@ def _unsigned(file: File) -> Entry:
     for index in subgraph.outputs:
         name = _name(subgraph.tensors[index].name, index)
         outputs[_free(name, {**inputs, **outputs})] = index
-    return Entry(0, "", inputs, outputs)
+    return Entry(0, "", inputs, outputs, {})
 
 
 def _name(name: str, index: int) -> str:
     return name if name and name.isprintable() else f"tensor_{index}"
 
 
-def _ordered(names: dict[str, int], order: tuple[int, ...]) -> dict[str, int]:
-    """In the order of the subgraph; what it does not list comes last."""
+def _named(names: dict[str, int], order: tuple[int, ...], keys: dict[str, str]) -> dict[str, int]:
+    """In the order of the subgraph, under names that no other has; what it leaves out is last."""
     places = {tensor: place for place, tensor in reversed(list(enumerate(order)))}
-    ranked = sorted(names.items(), key=lambda item: (places.get(item[1], len(order)), item[0]))
-    return {_name(name, index): index for name, index in ranked}
+    found: dict[str, int] = {}
+    for key, index in sorted(names.items(), key=lambda n: (places.get(n[1], len(order)), n[0])):
+        name = _free(_name(key, index), keys)
+        keys[name], found[name] = key, index
+    return found
 
 
-def _free(name: str, taken: dict[str, int]) -> str:
+def _free(name: str, taken: Mapping[str, object]) -> str:
     """An input and an output may share a name in a file, but not in ONNX."""
     while name in taken:
         name = f"{name}_output"
