@@ -269,7 +269,11 @@ def test_doctor_lists_operators(cli) -> None:
 
 def test_doctor_lists_formats(cli) -> None:
     rows = json.loads(cli("doctor", "--formats", "--json").out)["details"]["Formats"]["rows"]
-    assert ["TensorFlow SavedModel", "folder with saved_model.pb", "tensorflow, tf2onnx"] in rows
+    assert [
+        "TensorFlow SavedModel, 1 and 2",
+        "folder with saved_model.pb",
+        "tensorflow, tf2onnx",
+    ] in rows
     assert all(how and needs for _, how, needs in rows)
 
 
