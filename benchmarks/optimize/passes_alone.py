@@ -9,7 +9,7 @@ from infer_tool.importers import ImportOptions, import_source
 from passes.pipeline import optimize
 
 if __name__ == "__main__":
-    model = import_source(sys.argv[1], ImportOptions(inputs=())).model
+    model = import_source(sys.argv[1], ImportOptions()).model
     start = time.perf_counter()
     optimize(model)
     print(f"{time.perf_counter() - start:.4f}")
