@@ -33,11 +33,15 @@ def rows(only: str = "") -> Iterator[Row]:
 
 
 def basic_pitch(cache: Path) -> Row:
-    """The SavedModel of TensorFlow 2.4 in the wheel, on a tone of two seconds and on half of it."""
+    """The SavedModel of TensorFlow 2.4 in the wheel, on noise.
+
+    On a pure tone the logarithm of silent bins enlarges the rounding of TensorFlow's own kernels:
+    there the ONNX file of the wheel, too, is 1.5e-4 away from TensorFlow, and 1.3e-5 from ours.
+    """
     folder = zoo._wheel(cache, "basic-pitch==0.4.0") / "basic_pitch/saved_models/icassp_2022/nmp"
-    sound = zoo._sound(43844)[:, :, None]
-    feeds = [{"input_2": sound}, {"input_2": sound / 2}]
-    return measure("basic-pitch SavedModel", str(folder), feeds=feeds)
+    noise = np.random.default_rng(0).normal(size=(2, 43844, 1)).astype(np.float32)
+    feeds = [{"input_2": noise[:1]}, {"input_2": noise / 2}]
+    return measure("basic-pitch SavedModel", str(folder), feeds=feeds, limit=1e-4)
 
 
 def resnet8(models: Path) -> Row:

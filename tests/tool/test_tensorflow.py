@@ -81,7 +81,7 @@ def test_saved_model(tmp_path) -> None:
 
 
 def test_operations_that_onnx_has_not(tmp_path) -> None:
-    """tf2onnx writes a file with the operation copied through, and ends well."""
+    """tf2onnx copies the operation through and ends well; the other converter does not."""
     tf = pytest.importorskip("tensorflow")
 
     class Hash(tf.Module):
@@ -91,7 +91,7 @@ def test_operations_that_onnx_has_not(tmp_path) -> None:
 
     module = Hash()
     tf.saved_model.save(module, str(tmp_path / "hash"), signatures=module.run)
-    with pytest.raises(ModelError, match=r"hash: .*StringToHashBucketFast.*no such operator"):
+    with pytest.raises(ModelError, match=r"hash: .*no ONNX operator for StringToHashBucketFast \(1x\)"):
         import_source(str(tmp_path / "hash"), ImportOptions())
 
 
@@ -101,13 +101,13 @@ def test_a_damaged_keras_file(tmp_path, model) -> None:
         for item in old.infolist():
             content = old.read(item)
             new.writestr(item, content[:100] if item.filename == "config.json" else content)
-    with pytest.raises(ModelError, match=r"net\.keras: tf2onnx cannot convert it: ") as caught:
+    with pytest.raises(ModelError, match=r"net\.keras: config\.json is damaged; copy") as caught:
         import_source(str(path), ImportOptions())
     assert "\n" not in str(caught.value)
 
 
 def test_without_tf2onnx_the_extra_is_named(tmp_path, monkeypatch) -> None:
-    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01")
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01\x12\x02\x12\x00")
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(MissingExtraError, match=r"tf2onnx .*pip install 'infertool\[tensorflow\]'"):
         import_source(str(tmp_path), ImportOptions())
