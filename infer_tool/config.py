@@ -13,7 +13,9 @@ from passes.config import OptimizeConfig
 from quant.config import QuantizeConfig
 
 THREADS_HELP = "Threads of the engine; 0 is its default."
-ENGINE_HELP = "Engine that runs the models: onnxruntime, reference. Default: the fastest one here."
+ENGINE_HELP = (
+    "Engine that runs the models: onnxruntime, reference, openvino. Default: the fastest here."
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, ModelError
 from infer_tool.emitters.onnx import file_bytes, save_onnx
-from infer_tool.engines import available_engines, open_engine
+from infer_tool.engines import engines_for, open_engine
 from infer_tool.files import sha256
 from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.importers import ImportOptions, import_source
@@ -152,9 +152,8 @@ def check_file(
 
 
 def installed_engines() -> list[str]:
-    """Engines that work here, the fastest first."""
-    found = available_engines()
-    return [n for n in ("onnxruntime", "reference") if found.get(n)]
+    """Engines that check ONNX files here, the fastest first."""
+    return list(engines_for("onnx"))
 
 
 def pick_engine(name: str) -> str:
