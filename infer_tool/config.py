@@ -13,9 +13,7 @@ from passes.config import OptimizeConfig
 from quant.config import QuantizeConfig
 
 THREADS_HELP = "Threads of the engine; 0 is its default."
-ENGINE_HELP = (
-    "Engine that runs the models: onnxruntime, reference, openvino. Default: the fastest here."
-)
+ENGINE_HELP = "Engine: onnxruntime, reference, openvino. Default: the fastest one here."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,9 +262,30 @@ class Verify(Talk, ImportOptions, Shapes, Data):
         default="auto",
         metadata={"help": "Engine for the candidate: auto means every one that is installed."},
     )
+    reference_engine: str = field(
+        default="source",
+        metadata={"help": "Engine for the reference: its own framework, or one by name."},
+    )
     tolerance: float = field(
         default=1e-4,
-        metadata={"help": "Largest error allowed, relative to the output's largest value."},
+        metadata={
+            "help": "Largest error allowed, relative to the output's largest value.",
+            "min": 0,
+        },
+    )
+    atol: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Largest absolute error of one output, name:1e-4, instead. Repeat for more.",
+            "metavar": "NAME:ERROR",
+        },
+    )
+    nonfinite: str = field(
+        default="same",
+        metadata={
+            "help": "NaN and Inf: same (both models, same places), forbid (nowhere), or ignore "
+            "(places where the reference has them do not count)."
+        },
     )
     min_sqnr: float | None = field(
         default=None,

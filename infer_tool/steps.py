@@ -75,6 +75,7 @@ def proof_feeds(
     seed: int,
     shapes: Iterable[str] = (),
     batches: tuple[int, ...] = PROOF_BATCHES,
+    domains: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[dict[str, Any]]:
     """Seeded inputs for proofs, one for each size of a dynamic first dimension.
 
@@ -84,7 +85,7 @@ def proof_feeds(
     feeds = []
     for number, batch in enumerate(batches):
         sizes = {i.name: _batched(i, batch) for i in inputs if i.shape} | given
-        feeds.append(random_feeds(inputs, seed=seed + number, shapes=sizes))
+        feeds.append(random_feeds(inputs, seed + number, sizes, domains))
     return feeds
 
 

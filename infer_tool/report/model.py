@@ -96,6 +96,10 @@ class OutputCheck:
     sqnr_db: float
     cosine: float
     passed: bool
+    mean_abs: float | None = None
+    agreement: float | None = None  # share of rows with the same largest score
+    asked: str = ""
+    would_pass: str | None = None  # the option that would let it pass
 
 
 @dataclass

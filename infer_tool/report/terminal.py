@@ -137,11 +137,16 @@ def _latency(rows: list[Any]) -> Table:
 
 
 def _outputs(rows: list[Any]) -> Table:
-    table = _table("Outputs", "output", "engine", "max abs", "max rel", "SQNR", "cosine", "verdict")
+    table = _table(
+        "Outputs", "output", "engine", "max abs", "mean abs", "max rel", "SQNR", "cosine", "top-1",
+        "would pass", "verdict",
+    )  # fmt: skip
     for row in rows:
         table.add_row(
-            row.output, row.engine, f"{row.max_abs:.3g}", f"{row.max_rel:.3g}",
-            f"{row.sqnr_db:.1f} dB", f"{row.cosine:.6f}", "ok" if row.passed else "MISMATCH",
+            row.output, row.engine, f"{row.max_abs:.3g}", _error(row.mean_abs),
+            f"{row.max_rel:.3g}", f"{row.sqnr_db:.1f} dB", f"{row.cosine:.6f}",
+            _number(row.agreement), row.would_pass or "nothing",
+            "ok" if row.passed else "MISMATCH",
         )  # fmt: skip
     return table
 
