@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -98,6 +99,14 @@ def open_engine(
 def available_engines() -> dict[str, str | None]:
     """Version of each engine, None where it is not installed; imports none of them."""
     return {name: import_module(f"infer_tool.engines.{name}").version() for name in ENGINES}
+
+
+def warm_up(name: str) -> None:
+    """Import what an engine imports, so that no measurement of a model holds it."""
+    packages = {"litert": ("ai_edge_litert.interpreter",), "reference": ()}.get(name, (name,))
+    for package in packages:
+        if find_spec(package.partition(".")[0]) is not None:
+            import_module(package)
 
 
 def file_kind(model: str | Path | ir.Model) -> str:
