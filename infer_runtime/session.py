@@ -79,7 +79,7 @@ class Session:
         memory_limit: int | None = None,
     ) -> None:
         is_file = isinstance(model, (str, os.PathLike))
-        loaded = _load(model) if isinstance(model, (str, os.PathLike)) else model
+        loaded = load_graph(model) if isinstance(model, (str, os.PathLike)) else model
         inlined = _inlined(loaded)
         graph = inlined.graph
         self._graph, self._opsets, self._target_cpu = graph, inlined.opset_imports, target_cpu
@@ -90,9 +90,9 @@ class Session:
             _share(graph, self._plan)
         # Tensors, and parameters in place of initialisers, need plans of their own.
         self._other_plans: dict[Any, Plan] = {}
-        given = tuple(_info(v) for v in graph.inputs)
+        given = tuple(tensor_info(v) for v in graph.inputs)
         self.inputs = tuple(i for i in given if i.name not in graph.initializers)
-        self.outputs = tuple(_info(v) for v in graph.outputs)
+        self.outputs = tuple(tensor_info(v) for v in graph.outputs)
         # Inputs that are initialisers too have a default, which a feed may replace.
         self._feedable = {i.name: i for i in given}
         self._profiles = profile
@@ -286,7 +286,8 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
     )
 
 
-def _load(path: str | os.PathLike[str]) -> ir.Model:
+def load_graph(path: str | os.PathLike[str]) -> ir.Model:
+    """Read an ONNX file; ModelError when it is none."""
     try:
         # Only with a folder in its path does onnx_ir check where external data lies.
         model = ir.load(Path(path).absolute())
@@ -310,7 +311,8 @@ def _inlined(model: ir.Model) -> ir.Model:
         raise ModelError(f"the model's functions cannot be inlined: {root_cause(error)}") from error
 
 
-def _info(value: ir.Value) -> TensorInfo:
+def tensor_info(value: ir.Value) -> TensorInfo:
+    """Name, shape and dtype of a value of a graph."""
     if not isinstance(value.type, ir.TensorType):
         return TensorInfo(value.name or "", None, _NO_TENSOR)
     dtype = np.dtype(value.type.dtype.numpy())

@@ -13,7 +13,7 @@ from passes.config import OptimizeConfig
 from quant.config import QuantizeConfig
 
 THREADS_HELP = "Threads of the engine; 0 is its default."
-ENGINE_HELP = "Engine that runs the models: onnxruntime, reference. Default: the fastest one here."
+ENGINE_HELP = "Engine: onnxruntime, reference, openvino. Default: the fastest one here."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,9 +262,30 @@ class Verify(Talk, ImportOptions, Shapes, Data):
         default="auto",
         metadata={"help": "Engine for the candidate: auto means every one that is installed."},
     )
+    reference_engine: str = field(
+        default="source",
+        metadata={"help": "Engine for the reference: its own framework, or one by name."},
+    )
     tolerance: float = field(
         default=1e-4,
-        metadata={"help": "Largest error allowed, relative to the output's largest value."},
+        metadata={
+            "help": "Largest error allowed, relative to the output's largest value.",
+            "min": 0,
+        },
+    )
+    atol: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Largest absolute error of one output, name:1e-4, instead. Repeat for more.",
+            "metavar": "NAME:ERROR",
+        },
+    )
+    nonfinite: str = field(
+        default="same",
+        metadata={
+            "help": "NaN and Inf: same (both models, same places), forbid (nowhere), or ignore "
+            "(places where the reference has them do not count)."
+        },
     )
     min_sqnr: float | None = field(
         default=None,
@@ -297,9 +318,43 @@ class Bench(Talk, Shapes):
     runs: int = field(default=50, metadata={"help": "Timed runs of each model.", "min": 1})
     warmup: int = field(default=5, metadata={"help": "Runs before the clock starts.", "min": 0})
     batch: int = field(default=1, metadata={"help": "Size of a dynamic first dimension.", "min": 1})
+    matrix: str | None = field(
+        default=None,
+        metadata={
+            "help": "All combinations: 'engine=onnxruntime,reference threads=1,2 batch=1,8'.",
+            "metavar": "AXES",
+        },
+    )
+    best_batch: str | None = field(
+        default=None,
+        metadata={
+            "help": "Find the batch of the largest throughput whose p90 stays below, e.g. 20ms.",
+            "metavar": "TIME",
+        },
+    )
+    profile: bool = field(default=False, metadata={"help": "Show the time of every node."})
+    memory: bool = field(
+        default=False,
+        metadata={"help": "Measure peak memory, in a process of its own for each row."},
+    )
     max_latency: str | None = field(
         default=None,
         metadata={"help": "Largest median of every row, e.g. 5ms.", "metavar": "TIME"},
+    )
+    max_latency_regress: str | None = field(
+        default=None,
+        metadata={
+            "help": "Most that a row may be slower than the baseline, or than the first model "
+            "where there is no --baseline, e.g. 5%. Judged by the lower end of an interval.",
+            "metavar": "SHARE",
+        },
+    )
+    baseline: Path | None = field(
+        default=None,
+        metadata={"help": "Stored latencies, relative to a yardstick.", "metavar": "FILE"},
+    )
+    update_baseline: bool = field(
+        default=False, metadata={"help": "Write this run's latencies to --baseline."}
     )
     seed: int = field(default=0, metadata={"help": "Seed of the inputs.", "min": 0})
 

@@ -30,12 +30,19 @@ def new_report(command: str, config: Talk) -> Report:
     )
 
 
+# What shapes a result, besides Python.
+PACKAGES = (
+    "infertool", "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "openvino",
+    "ai-edge-litert", "torch", "tensorflow",
+)  # fmt: skip
+
+
 def package_versions() -> dict[str, str]:
     """Versions of the packages that shape a result, where installed; imports none of them."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": ".".join(str(part) for part in sys.version_info[:3])}
-    for name in ("infertool", "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "torch"):
+    for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from infer_runtime.errors import UsageError
+from infer_tool.fidelity import Fidelity
 from infer_tool.report.model import Accuracy
 
 if TYPE_CHECKING:
@@ -37,12 +37,7 @@ class Evaluation:
     samples: int = 0
     hits: list[int] = field(default_factory=lambda: [0, 0])
     agreed: int | None = None  # stays None for outputs that are no class scores
-    signal: float = 0.0
-    noise: float = 0.0
-    dot: float = 0.0
-    candidate_power: float = 0.0
-    max_abs: float = 0.0
-    poisoned: bool = False
+    fidelity: Fidelity = field(default_factory=Fidelity)
     kept: list[tuple[Any, Any, Any]] = field(default_factory=list)
 
     def add(
@@ -55,23 +50,10 @@ class Evaluation:
         first = next(iter(reference))
         self.samples += len(reference[first])
         for name, value in reference.items():
-            self._add_fidelity(value.astype(np.float64), candidate[name].astype(np.float64))
+            self.fidelity.add(value, candidate[name])
         self._add_classes(reference[first], candidate[first], labels)
         if self.user is not None:
             self.kept.append((dict(reference), dict(candidate), labels))
-
-    def _add_fidelity(self, r: np.ndarray[Any, Any], c: np.ndarray[Any, Any]) -> None:
-        if not np.array_equal(np.isfinite(r), np.isfinite(c)):
-            self.poisoned = True
-            return
-        finite = np.isfinite(r)
-        r, c = r[finite], c[finite]
-        error = c - r
-        self.signal += float(np.dot(r, r))
-        self.noise += float(np.dot(error, error))
-        self.dot += float(np.dot(r, c))
-        self.candidate_power += float(np.dot(c, c))
-        self.max_abs = max(self.max_abs, float(np.abs(error).max(initial=0.0)))
 
     def _add_classes(
         self, r: np.ndarray[Any, Any], c: np.ndarray[Any, Any], labels: np.ndarray[Any, Any] | None
@@ -97,9 +79,9 @@ class Evaluation:
             drop=drop,
             samples=self.samples,
             agreement=self.agreement,
-            sqnr_db=self.sqnr_db,
-            cosine=self.cosine,
-            max_abs_error=math.inf if self.poisoned else self.max_abs,
+            sqnr_db=self.fidelity.sqnr_db,
+            cosine=self.fidelity.cosine,
+            max_abs_error=self.fidelity.max_abs_error,
             engine=self.engine,
         )
 
@@ -111,10 +93,10 @@ class Evaluation:
         if self.metric == "agreement":
             return 1.0, self.agreement
         if self.metric == "cosine":
-            return 1.0, self.cosine
+            return 1.0, self.fidelity.cosine
         if self.metric == "max-abs":
-            return 0.0, math.inf if self.poisoned else self.max_abs
-        return None, self.sqnr_db
+            return 0.0, self.fidelity.max_abs_error
+        return None, self.fidelity.sqnr_db
 
     def _user_scores(self) -> tuple[float, float]:
         assert self.user is not None
@@ -132,25 +114,6 @@ class Evaluation:
     def agreement(self) -> float | None:
         """Share of the samples whose best class is the same; None without classes."""
         return None if self.agreed is None else self.agreed / self.samples
-
-    @property
-    def sqnr_db(self) -> float:
-        """Signal to quantisation noise over all outputs and samples, 10 log10(P_s / P_n)."""
-        if self.poisoned:
-            return -math.inf
-        if self.noise == 0:
-            return math.inf
-        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
-
-    @property
-    def cosine(self) -> float:
-        """Cosine of the angle between all outputs of both models."""
-        if self.poisoned:
-            return -1.0
-        power = math.sqrt(self.signal * self.candidate_power)
-        if power:
-            return self.dot / power
-        return 1.0 if self.noise == 0 else 0.0
 
 
 def choose_metric(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, ModelError
 from infer_tool.emitters.onnx import file_bytes, save_onnx
-from infer_tool.engines import available_engines, open_engine
+from infer_tool.engines import engines_for, open_engine
 from infer_tool.files import sha256
 from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.importers import ImportOptions, import_source
@@ -79,6 +79,7 @@ def proof_feeds(
     seed: int,
     shapes: Iterable[str] = (),
     batches: tuple[int, ...] = PROOF_BATCHES,
+    domains: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[dict[str, Any]]:
     """Seeded inputs for proofs, one for each size of a dynamic first dimension.
 
@@ -89,7 +90,7 @@ def proof_feeds(
     feeds = []
     for number, batch in enumerate(batches):
         sizes = {i.name: _batched(i, batch, names) for i in inputs if i.shape} | given
-        feeds.append(random_feeds(inputs, seed=seed + number, shapes=sizes))
+        feeds.append(random_feeds(inputs, seed + number, sizes, domains))
     return feeds
 
 
@@ -186,9 +187,8 @@ def check_file(
 
 
 def installed_engines() -> list[str]:
-    """Engines that work here, the fastest first."""
-    found = available_engines()
-    return [n for n in ("onnxruntime", "reference") if found.get(n)]
+    """Engines that check ONNX files here, the fastest first."""
+    return list(engines_for("onnx"))
 
 
 def pick_engine(name: str) -> str:

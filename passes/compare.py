@@ -75,16 +75,8 @@ def _finite_difference(r: Array, c: Array) -> Difference:
     )
 
 
-def compare_outputs(
-    reference: Mapping[str, Array], candidate: Mapping[str, Array]
-) -> dict[str, Difference]:
-    """Compare outputs of the same names.
-
-    Raises:
-        MismatchError: a name is missing, or a shape or dtype differs.
-
-    """
-    result = {}
+def check_outputs(reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> None:
+    """MismatchError when an output is missing, or its shape or dtype differs."""
     for name, wanted in reference.items():
         if name not in candidate:
             raise MismatchError(f"output {name!r} is missing; there are {sorted(candidate)}")
@@ -94,8 +86,14 @@ def compare_outputs(
                 f"output {name!r} is {got.dtype}{list(got.shape)}, expected "
                 f"{wanted.dtype}{list(wanted.shape)}"
             )
-        result[name] = difference(wanted, got)
-    return result
+
+
+def compare_outputs(
+    reference: Mapping[str, Array], candidate: Mapping[str, Array]
+) -> dict[str, Difference]:
+    """Compare outputs of the same names; MismatchError as `check_outputs`."""
+    check_outputs(reference, candidate)
+    return {name: difference(wanted, candidate[name]) for name, wanted in reference.items()}
 
 
 def worst(differences: Mapping[str, Difference]) -> Difference:

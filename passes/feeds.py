@@ -23,6 +23,7 @@ def random_feeds(
     inputs: Sequence[TensorInfo],
     seed: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    domains: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Array]:
     """One seeded array for each input.
 
@@ -35,6 +36,7 @@ def random_feeds(
         seed: of the generator.
         shapes: sizes of inputs with dynamic dimensions; those not named get 1. A symbolic
             dimension that one input fixes has that size in all of them.
+        domains: ranges [low, high) of integers, see `passes.domains`.
 
     Raises:
         UsageError: a shape has another rank, or differs from a fixed dimension.
@@ -47,7 +49,12 @@ def random_feeds(
             bind_symbols(info, given[info.name], symbols)
     generator = np.random.default_rng(seed)
     return {
-        info.name: _draw(generator, given.get(info.name) or _resolved(info, symbols), info)
+        info.name: _draw(
+            generator,
+            given.get(info.name) or _resolved(info, symbols),
+            info,
+            (domains or {}).get(info.name),
+        )
         for info in inputs
     }
 
@@ -70,12 +77,19 @@ def _resolved(info: TensorInfo, symbols: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else symbols.get(d or "", 1) for d in (info.shape or ()))
 
 
-def _draw(generator: np.random.Generator, shape: Sequence[int], info: TensorInfo) -> Array:
+def _draw(
+    generator: np.random.Generator,
+    shape: Sequence[int],
+    info: TensorInfo,
+    domain: tuple[int, int] | None,
+) -> Array:
     dtype = info.dtype
     if dtype == np.dtype(bool):
         return np.asarray(generator.integers(0, 2, shape), bool)
     if dtype == np.dtype(object):
         return np.full(shape, "text", object)
+    if domain is not None:
+        return np.asarray(generator.integers(*domain, shape), dtype)
     if dtype in (np.int8, np.uint8) and not info.rows:
         return np.asarray(generator.integers(*_limits(dtype), shape, endpoint=True), dtype)
     if np.issubdtype(dtype, np.integer):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime.ops.onnx_fallback import can_delegate
 from infer_runtime.registry import has_gradients, known_ops
-from infer_tool.engines import available_engines
+from infer_tool.engines import ENGINES, available_engines
 from infer_tool.importers.formats import FORMATS
 from infer_tool.ledger import new_report, package_versions
 from infer_tool.report.write import check_report_folder
@@ -48,7 +48,7 @@ def run(config: Doctor, ui: Terminal) -> Report:  # noqa: ARG001 - every command
             "columns": ["operator", "computed by", "torch, gradients"],
             "rows": _operators(),
         }
-    report.details["Engines"] = {"columns": ["engine", "here", "fix"], "rows": _engines()}
+    report.details["Engines"] = {"columns": ["engine", "runs", "here", "fix"], "rows": _engines()}
     return report
 
 
@@ -78,9 +78,14 @@ def _sources() -> list[list[Any]]:
 
 
 def _engines() -> list[list[Any]]:
-    fix = "pip install 'infertool[engines]'"
-    return [_row(f"{name} {version or ''}".strip(), version is not None, fix)
-            for name, version in available_engines().items()]  # fmt: skip
+    rows = []
+    for name, version in available_engines().items():
+        kind = ENGINES[name]
+        fix = f"pip install 'infertool[{kind.extra}]'"
+        label, here, fix = _row(f"{name} {version or ''}".strip(), version is not None, fix)
+        reads = FORMATS[kind.reads].title if kind.reads in FORMATS else kind.reads
+        rows.append([label, reads, here, fix])
+    return rows
 
 
 def _row(name: str, works: bool, fix: str) -> list[Any]:

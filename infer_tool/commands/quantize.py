@@ -220,7 +220,7 @@ def _warn(report: Report) -> None:
             f"the outputs are far from the source's: {report.accuracy.sqnr_db:.1f} dB; try another "
             "--calibration, --exclude a layer, or gate with --max-drop"
         )
-    if report.latency and report.latency[1].p50_ms >= report.latency[0].p50_ms:
+    if report.latency and report.latency[1].ratio and report.latency[1].ratio.low > 1:
         report.warnings.append(
             f"the result is slower than its source: {report.latency[1].p50_ms:.3f} ms, "
             f"source {report.latency[0].p50_ms:.3f} ms"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infer_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     import onnx_ir as ir
@@ -18,7 +20,25 @@ if TYPE_CHECKING:
 
     Shapes = Mapping[str, Sequence[int]]
 
-ENGINES = ("onnxruntime", "reference")
+
+@dataclass(frozen=True)
+class Kind:
+    """What an engine reads (a key of `importers.formats`), and the extra that installs it."""
+
+    reads: str
+    extra: str = ""
+
+
+ENGINES = {
+    "onnxruntime": Kind("onnx", "engines"),
+    "reference": Kind("onnx"),
+    "openvino": Kind("onnx", "openvino"),
+    "litert": Kind("tflite", "litert"),
+    "torch": Kind("pt2", "torch"),
+}
+# Those that check what is written; the others run where they are named.
+JUDGES = ("onnxruntime", "reference")
+TFLITE_IDENTIFIER = slice(4, 8), b"TFL3"
 
 
 class Engine(Protocol):
@@ -67,9 +87,12 @@ def open_engine(
     """
     if name not in ENGINES:
         raise UsageError(f"--engine {name!r}: expected one of auto, {', '.join(ENGINES)}")
+    from infer_tool.engines.common import check_shapes
+
     module = import_module(f"infer_tool.engines.{name}")
+    _check_kind(name, model)
     engine: Engine = module.open_model(model, threads, optimize, shapes or {}, lean)
-    _check_shapes(engine, shapes or {})
+    check_shapes(engine.inputs, shapes or {})
     return engine
 
 
@@ -78,15 +101,44 @@ def available_engines() -> dict[str, str | None]:
     return {name: import_module(f"infer_tool.engines.{name}").version() for name in ENGINES}
 
 
-def _check_shapes(engine: Engine, shapes: Shapes) -> None:
-    infos = {info.name: info for info in engine.inputs}
-    for name, shape in shapes.items():
-        if name not in infos:
-            raise UsageError(f"shape of {name!r}: the model's inputs are {', '.join(infos)}")
-        wanted = infos[name].shape
-        fits = wanted is None or (
-            len(wanted) == len(shape)
-            and all(not isinstance(w, int) or w == s for w, s in zip(wanted, shape, strict=True))
-        )
-        if not fits:
-            raise UsageError(f"shape {list(shape)} of {name!r}: the model has {list(wanted or ())}")
+def warm_up(name: str) -> None:
+    """Import what an engine imports, so that no measurement of a model holds it."""
+    packages = {"litert": ("ai_edge_litert.interpreter",), "reference": ()}.get(name, (name,))
+    for package in packages:
+        if find_spec(package.partition(".")[0]) is not None:
+            import_module(package)
+
+
+def file_kind(model: str | Path | ir.Model) -> str:
+    """What a model is, as `Kind.reads` names it; a model in memory is 'onnx'.
+
+    Raises:
+        UsageError: no such file.
+        ModelError: it is no model.
+
+    """
+    from infer_tool.importers.detect import detect
+
+    if not isinstance(model, (str, Path)):
+        return "onnx"
+    path, (place, identifier) = Path(model), TFLITE_IDENTIFIER
+    if path.is_file():
+        with path.open("rb") as handle:
+            if handle.read(place.stop)[place] == identifier:
+                return "tflite"
+    return detect(str(model))
+
+
+def engines_for(kind: str) -> tuple[str, ...]:
+    """Engines that run such a file here without being named, the fastest first."""
+    found = available_engines()
+    names = JUDGES if kind == "onnx" else tuple(n for n, k in ENGINES.items() if k.reads == kind)
+    return tuple(name for name in names if found.get(name))
+
+
+def _check_kind(name: str, model: str | Path | ir.Model) -> None:
+    kind, reads = file_kind(model), ENGINES[name].reads
+    if kind != reads:
+        fitting = ", ".join(n for n, k in ENGINES.items() if k.reads == kind)
+        hint = f"use --engine {fitting}" if fitting else "convert it first: infertool convert"
+        raise UsageError(f"{model}: is {kind}, {name} runs {reads} files only; {hint}")

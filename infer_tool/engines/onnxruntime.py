@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from infer_runtime import TensorInfo
-from infer_runtime.errors import FeedError, ModelError
-from infer_runtime.session import checked_feed
-from infer_tool.emitters.onnx import save_onnx
+from infer_runtime.errors import ModelError
+from infer_tool.engines.common import as_file, check_feeds, first_line, installed_version
 from infer_tool.extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     Shapes = Mapping[str, Sequence[int]]
 
@@ -64,20 +58,9 @@ class OnnxRuntimeEngine:
         try:
             values = self._session.run(self._names, dict(feeds))
         except failures() as error:
-            self._check(feeds)
+            check_feeds(self.inputs, feeds)
             raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
         return dict(zip(self._names, values, strict=True))
-
-    def _check(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Only after a failure, which keeps it out of what is timed."""
-        infos = {info.name: info for info in self.inputs}
-        for name in feeds:
-            if name not in infos:
-                raise FeedError(f"no input named {name!r}; the inputs are {list(infos)}")
-        for name, info in infos.items():
-            if name not in feeds:
-                raise FeedError(f"input {name!r} has no feed; the inputs are {list(infos)}")
-            checked_feed(info, feeds[name])
 
 
 def open_model(
@@ -89,31 +72,16 @@ def open_model(
 
 def version() -> str | None:
     """The installed version, or None."""
-    try:
-        return installed("onnxruntime")
-    except PackageNotFoundError:
-        return None
+    return installed_version("onnxruntime")
 
 
 def _open(ort: Any, model: str | Path | ir.Model, options: Any) -> Any:
     label = "the model" if isinstance(model, ir.Model) else str(model)
     try:
-        with _as_file(model) as path:
+        with as_file(model) as path:
             return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except failures() as error:
         raise ModelError(f"{label}: ONNX Runtime refuses it: {first_line(error)}") from error
-
-
-@contextmanager
-def _as_file(model: str | Path | ir.Model) -> Iterator[Path]:
-    """A model in memory as a file: its weights may be larger than a message, or lie elsewhere."""
-    if isinstance(model, (str, os.PathLike)):
-        yield Path(model)
-        return
-    with TemporaryDirectory(prefix="infertool-") as folder:
-        path = Path(folder) / "model.onnx"
-        save_onnx(model, path)
-        yield path
 
 
 def _symbols(model: str | Path | ir.Model, shapes: Shapes) -> dict[str, int]:
@@ -142,11 +110,6 @@ def failures() -> tuple[type[Exception], ...]:
     )  # fmt: skip
     found = tuple(getattr(state, n) for n in names if hasattr(state, n))
     return (*found, ValueError, RuntimeError)
-
-
-def first_line(error: Exception) -> str:
-    """What the engine says first; the rest are its own call stacks."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _info(value: Any) -> TensorInfo:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from infer_runtime.errors import ModelError
-from infer_tool.engines.onnxruntime import QUIET, failures, first_line
+from infer_tool.engines.common import first_line
+from infer_tool.engines.onnxruntime import QUIET, failures
 from infer_tool.extras import require
 from passes.base import all_nodes
 from passes.facts import macs_by_node

@@ -62,6 +62,16 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """Time of one model over that of another, and the interval that holds its median."""
+
+    median: float
+    low: float
+    high: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Latency:
     """Milliseconds of one model on one engine."""
 
@@ -73,6 +83,13 @@ class Latency:
     p90_ms: float
     p99_ms: float
     runs: int
+    p95_ms: float | None = None
+    max_ms: float | None = None
+    throughput: float | None = None  # samples a second, at the median
+    load_ms: float | None = None
+    peak_memory_bytes: int | None = None  # that loading and one run added to a process of its own
+    ratio: Ratio | None = None  # to the first row of its group, from the same rounds
+    quantiles_ms: list[float] = field(default_factory=list)  # 0 % to 100 %, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,10 @@ class OutputCheck:
     sqnr_db: float
     cosine: float
     passed: bool
+    mean_abs: float | None = None
+    agreement: float | None = None  # share of rows with the same largest score
+    asked: str = ""
+    would_pass: str | None = None  # the option that would let it pass
 
 
 @dataclass

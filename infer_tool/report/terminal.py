@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -49,7 +50,7 @@ def _tables(report: Report) -> Iterator[Table]:
     if report.accuracy:
         yield _accuracy(report.accuracy)
     if report.latency:
-        yield _latency(report.latency)
+        yield from _latency(report.latency)
     if report.outputs:
         yield _outputs(report.outputs)
     if report.gates:
@@ -123,26 +124,63 @@ def _accuracy(a: Any) -> Table:
     return table
 
 
-def _latency(rows: list[Any]) -> Table:
-    table = _table(
-        "Latency", "model", "engine", "threads", "batch", "p50 ms", "p90 ms", "p99 ms", "speed-up"
-    )
-    first: dict[str, float] = {}
-    for row in rows:
-        base = first.setdefault(row.engine, row.p50_ms)
-        table.add_row(
-            row.model, row.engine, str(row.threads or "auto"), str(row.batch), f"{row.p50_ms:.3f}",
-            f"{row.p90_ms:.3f}", f"{row.p99_ms:.3f}", f"{base / row.p50_ms:.2f}x",
-        )  # fmt: skip
+def _latency(rows: list[Any]) -> Iterator[Table]:
+    """Two tables, so that each fits a terminal; files are shown without their folders."""
+    times = {
+        "p50 ms": [_ms(r.p50_ms) for r in rows],
+        "p90": [_ms(r.p90_ms) for r in rows],
+        "p95": [_ms(r.p95_ms) for r in rows],
+        "p99": [_ms(r.p99_ms) for r in rows],
+        "max": [_ms(r.max_ms) for r in rows],
+    }
+    rest = {
+        "samples/s": ["-" if r.throughput is None else f"{r.throughput:,.0f}" for r in rows],
+        "load ms": [_ms(r.load_ms) for r in rows],
+        "peak memory": [
+            "-" if r.peak_memory_bytes is None else show_bytes(r.peak_memory_bytes) for r in rows
+        ],
+        "speed-up (99 % interval)": [speed_up(r.ratio) for r in rows],
+    }
+    yield _rows_of("Latency", rows, times)
+    yield _rows_of("Throughput", rows, rest)
+
+
+def _rows_of(title: str, rows: list[Any], columns: dict[str, list[str]]) -> Table:
+    """Without the columns that nothing was measured for."""
+    shown = {name: column for name, column in columns.items() if set(column) != {"-"}}
+    table = _table(title, "model", "engine", "threads", "batch", *shown)
+    for place, row in enumerate(rows):
+        where = (row.engine, str(row.threads or "auto"), str(row.batch))
+        table.add_row(PurePath(row.model).name, *where, *(c[place] for c in shown.values()))
     return table
 
 
+def speed_up(ratio: Any) -> str:
+    """How often faster than the first row of its group, and the interval."""
+    if ratio is None:
+        return "-"
+    return f"{1 / ratio.median:.2f}x ({1 / ratio.high:.2f} to {_inverse(ratio.low)})"
+
+
+def _inverse(value: float) -> str:
+    return f"{1 / value:.2f}" if value else "?"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _outputs(rows: list[Any]) -> Table:
-    table = _table("Outputs", "output", "engine", "max abs", "max rel", "SQNR", "cosine", "verdict")
+    table = _table(
+        "Outputs", "output", "engine", "max abs", "mean abs", "max rel", "SQNR", "cosine", "top-1",
+        "would pass", "verdict",
+    )  # fmt: skip
     for row in rows:
         table.add_row(
-            row.output, row.engine, f"{row.max_abs:.3g}", f"{row.max_rel:.3g}",
-            f"{row.sqnr_db:.1f} dB", f"{row.cosine:.6f}", "ok" if row.passed else "MISMATCH",
+            row.output, row.engine, f"{row.max_abs:.3g}", _error(row.mean_abs),
+            f"{row.max_rel:.3g}", f"{row.sqnr_db:.1f} dB", f"{row.cosine:.6f}",
+            _number(row.agreement), row.would_pass or "nothing",
+            "ok" if row.passed else "MISMATCH",
         )  # fmt: skip
     return table
 

@@ -12,7 +12,7 @@ import pytest
 
 from infer_runtime.errors import MismatchError, UsageError
 from infer_tool.emitters.onnx import file_bytes, save_onnx
-from infer_tool.engines import available_engines, open_engine
+from infer_tool.engines import engines_for, open_engine
 from infer_tool.files import atomic_path, check_output, sha256, written
 
 FEED = {"x": np.ones(4, np.float32)}
@@ -55,7 +55,7 @@ def test_save_and_run(tmp_path, model, limit) -> None:
     path = tmp_path / "m.onnx"
     save_onnx(model, path, inline_limit=limit)
     assert (tmp_path / "m.onnx.data").exists() == (limit == 0)
-    for name in available_engines():
+    for name in engines_for("onnx"):
         np.testing.assert_array_equal(open_engine(name, path).run(FEED)["y"][7], [2, 3, 4, 5])
     onnx.checker.check_model(str(path))
 
