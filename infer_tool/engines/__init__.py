@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Shapes = Mapping[str, Sequence[int]]
 
-ENGINES = ("onnxruntime", "reference")
+ENGINES = ("onnxruntime", "reference", "native")
 
 
 class Engine(Protocol):
