@@ -13,7 +13,7 @@ from passes.config import OptimizeConfig
 from quant.config import QuantizeConfig
 
 THREADS_HELP = "Threads of the engine; 0 is its default."
-ENGINE_HELP = "Engine: onnxruntime, reference, openvino. Default: the fastest one here."
+ENGINE_HELP = "Engine: onnxruntime, reference, openvino, native. Default: the fastest one here."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +209,31 @@ class Convert(Talk, Output, ImportOptions, Shapes, SizeGate, Explain, OptimizeCo
     optimize: bool = field(
         default=True,
         metadata={"help": "Run the exact passes.", "flags": ("--optimize/--no-optimize",)},
+    )
+    to: str = field(
+        default="onnx", metadata={"help": "What to write: onnx, or c for a folder of C sources."}
+    )
+    isa: str = field(
+        default="auto",
+        metadata={
+            "help": "Instructions of emitted C: avx512, avx2, sse, neon, scalar. Default: the best "
+            "of this machine, or the smallest of --target."
+        },
+    )
+    target: str = field(
+        default="",
+        metadata={
+            "help": "Machine that emitted C is built for, e.g. aarch64-linux, wasm32-wasi. "
+            "Default: this one.",
+            "metavar": "TRIPLE",
+        },
+    )
+    build: bool = field(
+        default=False,
+        metadata={"help": "Also compile emitted C to a shared and a static library."},
+    )
+    compiler: str = field(
+        default="auto", metadata={"help": "Compiler of emitted C: zig, gcc, clang, cc."}
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from infer_runtime.errors import UsageError
+from infer_tool.commands.convert_c import check_c_options, write_verified_c
 from infer_tool.files import check_output
 from infer_tool.gates import parse_limits
 from infer_tool.ledger import new_report
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from infer_tool.config import Convert
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
+
+WRITERS = {"onnx": write_verified, "c": write_verified_c}
 
 
 def run(config: Convert, ui: Terminal) -> Report:
@@ -28,7 +32,12 @@ def run(config: Convert, ui: Terminal) -> Report:
         GateError: a limit was missed.
 
     """
-    check_output(config.output, config.force)
+    if config.to not in WRITERS:
+        raise UsageError(f"--to {config.to!r}: expected one of {', '.join(WRITERS)}")
+    if config.to == "onnx":
+        check_output(config.output, config.force)
+    else:
+        check_c_options(config)
     check_report_folder(config.report)
     parse_limits(config)
     report = new_report("convert", config)
@@ -39,5 +48,5 @@ def run(config: Convert, ui: Terminal) -> Report:
     model = imported.model
     if config.optimize:
         model = optimise(report, ui, model, config, feeds)
-    write_verified(report, ui, model, config, feeds, wanted)
+    WRITERS[config.to](report, ui, model, config, feeds, wanted)
     return report

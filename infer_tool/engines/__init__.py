@@ -33,6 +33,7 @@ ENGINES = {
     "onnxruntime": Kind("onnx", "engines"),
     "reference": Kind("onnx"),
     "openvino": Kind("onnx", "openvino"),
+    "native": Kind("onnx", "native"),
     "litert": Kind("tflite", "litert"),
     "torch": Kind("pt2", "torch"),
 }

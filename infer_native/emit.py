@@ -1,0 +1,244 @@
+"""The C source of a model: functions, the calls in order, and what the caller must know."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from infer_native import fuse, layout
+from infer_native.cwriter import indent
+from infer_native.isa import find_isa
+from infer_native.kernels import Code, elementwise, find_kernel, gather, quantized
+from infer_native.lower import lower
+from infer_native.memory import Arena, plan_arena
+from infer_native.pack import Weights
+from infer_native.prepare import prepare
+from infer_native.program import Layer, Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from infer_native.isa import Isa
+    from infer_native.program import Program
+
+ERRORS = {"NULL": 1, "ALIGNMENT": 2}
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the emitted function."""
+
+    name: str
+    symbol: str
+    shape: tuple[int, ...]
+    dtype: str
+    ctype: str
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A model in C: the source, the weights, and the memory that it needs."""
+
+    source: str
+    weights: bytes
+    isa: Isa
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    arena_bytes: int
+    arena_bound: int
+    operators: tuple[str, ...] = field(default=())
+
+    @property
+    def key(self) -> str:
+        """A digest of everything that the library is made of."""
+        digest = hashlib.sha256(self.source.encode())
+        digest.update(self.weights)
+        digest.update(" ".join(self.isa.flags).encode())
+        return digest.hexdigest()
+
+
+def emit_model(
+    model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None, isa: str = "auto"
+) -> Emitted:
+    """Lower a model for fixed shapes and write its source.
+
+    Args:
+        model: of opset 13 or newer; it is not changed.
+        shapes: sizes of inputs with dynamic dimensions.
+        isa: a name of `infer_native.isa.ISAS`, or 'auto' for the best one of this machine.
+
+    Raises:
+        UnsupportedOpError: operators or types without a kernel.
+        ModelError: a shape that depends on data, or an old opset.
+        UsageError: a shape is missing or does not fit; an unknown isa.
+
+    """
+    target = find_isa(isa)
+    program = lower(prepare(model, shapes))
+    own_outputs(program)
+    fuse.fuse_maps(program)
+    layout.assign(program, target)
+    fuse.remove_unused(program)
+    return _Writer(program, target).write()
+
+
+def own_outputs(program: Program) -> None:
+    """Every output gets memory of its own: views of inputs, constants and others are copied."""
+    taken: set[Tensor] = {t.root for t in program.inputs}
+    for number, tensor in enumerate(program.outputs):
+        root = tensor.root
+        if root.data is None and root not in taken:
+            taken.add(root)
+            continue
+        copy = Tensor(f"{tensor.name}_copy", tensor.shape, tensor.dtype)
+        program.layers.append(Layer("_Copy", tensor.name, [tensor], [copy]))
+        program.outputs[number] = copy
+        taken.add(copy)
+
+
+class _Writer:
+    """Collects functions, calls and weights."""
+
+    def __init__(self, program: Program, isa: Isa) -> None:
+        self._program, self._isa = program, isa
+        self._weights = Weights()
+        self._functions: dict[str, str] = {}
+        self._helpers: dict[str, str] = {}
+        self._inputs = _ports(program.inputs, [t.name for t in program.inputs], "in")
+        self._outputs = _ports(program.outputs, program.names, "out")
+        roots = [t.root for t in (*program.inputs, *program.outputs)]
+        symbols = [p.symbol for p in (*self._inputs, *self._outputs)]
+        self._external = dict(zip(roots, symbols, strict=True))
+
+    def write(self) -> Emitted:
+        codes = [self._code(layer) for layer in self._program.layers]
+        arena = plan_arena(self._program, set(self._external), [c.scratch for c in codes])
+        calls = [
+            self._call(number, layer, code, arena)
+            for number, (layer, code) in enumerate(zip(self._program.layers, codes, strict=True))
+        ]
+        return Emitted(
+            self._source(calls, arena),
+            self._weights.data(),
+            self._isa,
+            self._inputs,
+            self._outputs,
+            arena.size,
+            arena.bound,
+            tuple(layer.op for layer in self._program.layers),
+        )
+
+    def _code(self, layer: Layer) -> Code:
+        found = layer.attrs.get("code")
+        if found is not None:
+            code: Code = found(layer)
+            return code
+        kernel = find_kernel(layer.op)
+        assert kernel is not None
+        return kernel(layer)
+
+    def _call(self, number: int, layer: Layer, code: Code, arena: Arena) -> str:
+        """Only what the body mentions becomes a parameter."""
+        parameters, arguments = [], []
+        for name, tensor, const in _operands(layer):
+            if re.search(rf"\b{name}\b", code.body):
+                qualifier = "const " if const else ""
+                parameters.append(f"{qualifier}{tensor.ctype} *restrict {name}")
+                arguments.append(self._place(tensor, arena, const=const))
+        for index, table in enumerate(code.tables):
+            t = Tensor("", table.shape, table.dtype, table)
+            parameters.append(f"const {t.ctype} *restrict t{index}")
+            arguments.append(self._place(t, arena, const=True))
+        if code.scratch:
+            parameters.append("char *restrict s")
+            arguments.append(f"a + {arena.scratch[number]}")
+        self._helpers.update(code.helpers)
+        text = f"({', '.join(parameters) or 'void'}) {{\n{indent(code.body)}\n}}"
+        name = self._functions.setdefault(text, f"f{len(self._functions)}")
+        return f"{name}({', '.join(arguments)});  /* {_comment(layer)} */"
+
+    def _place(self, tensor: Tensor, arena: Arena, *, const: bool) -> str:
+        root, cast = tensor.root, f"{'const ' if const else ''}{tensor.ctype} *"
+        if root.data is not None:
+            return f"({cast})(w + {self._weights.add(root.data)})"
+        if root in self._external:
+            symbol = self._external[root]
+            return symbol if tensor.dtype == root.dtype else f"({cast}){symbol}"
+        return f"({cast})(a + {arena.offsets[root]})"
+
+    def _source(self, calls: list[str], arena: Arena) -> str:
+        body = "\n".join(calls)
+        functions = "\n\n".join(f"static void {n}{text}" for text, n in self._functions.items())
+        helpers = "\n".join(self._helpers.values())
+        used = f"{helpers}\n{functions}"
+        return (
+            '#include "model.h"\n\n#include <math.h>\n#include <string.h>\n\n'
+            f"{layout.prelude(self._isa)}\n{_prelude(used)}\n{helpers}\n{functions}\n\n"
+            f"size_t model_arena_bytes(void) {{ return {arena.size}; }}\n"
+            f"size_t model_weights_bytes(void) {{ return {self._weights.size}; }}\n\n"
+            f"{self._signature()} {{\n{indent(self._guard())}\n"
+            "  char *a = arena;\n  const char *w = weights;\n  (void)a;\n  (void)w;\n"
+            f"{indent(body)}\n  return MODEL_OK;\n}}\n"
+        )
+
+    def _signature(self) -> str:
+        return signature(self._inputs, self._outputs)
+
+    def _guard(self) -> str:
+        pointers = ["arena", "weights", *(p.symbol for p in (*self._inputs, *self._outputs))]
+        tests = " || ".join(f"!{p}" for p in pointers)
+        return (
+            f"if ({tests}) return MODEL_ERROR_NULL;\n"
+            "if ((uintptr_t)arena % 64 || (uintptr_t)weights % 64) return MODEL_ERROR_ALIGNMENT;"
+        )
+
+
+def signature(inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
+    """The declaration of the function that runs the model."""
+    parts = ["void *arena", "const void *weights"]
+    parts += [f"const {p.ctype} *{p.symbol}" for p in inputs]
+    parts += [f"{p.ctype} *{p.symbol}" for p in outputs]
+    return f"int model_run({', '.join(parts)})"
+
+
+def _prelude(used: str) -> str:
+    """Of the small functions those that the source calls, with what they call in turn."""
+    known = {**elementwise.helpers(), **gather.helpers(), **quantized.helpers()}
+    kept: list[str] = []
+    for name, text in reversed(known.items()):
+        if re.search(rf"\b{name}\(", used + "\n".join(kept)):
+            kept.insert(0, text)
+    return "\n".join(kept)
+
+
+def _operands(layer: Layer) -> Iterator[tuple[str, Tensor, bool]]:
+    for index, tensor in enumerate(layer.inputs):
+        if tensor is not None:
+            yield f"x{index}", tensor, True
+    for index, tensor in enumerate(layer.outputs):
+        if tensor is not None:
+            yield f"y{index}", tensor, False
+
+
+def _ports(tensors: Sequence[Tensor], names: Sequence[str], prefix: str) -> tuple[Port, ...]:
+    """The name in C is the model's, as far as C allows it, and no word twice."""
+    return tuple(
+        Port(
+            name,
+            f"{prefix}{i}_{re.sub(r'[^0-9A-Za-z_]', '_', name)}",
+            t.shape,
+            t.dtype.name,
+            t.ctype,
+        )
+        for i, (t, name) in enumerate(zip(tensors, names, strict=True))
+    )
+
+
+def _comment(layer: Layer) -> str:
+    """What the call computes; a name must not end the comment."""
+    name = re.sub(r"[^\w./: -]", "_", layer.name).replace("*/", "_").replace("/*", "_")
+    return f"{layer.op} {name}".strip()
