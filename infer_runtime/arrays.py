@@ -31,8 +31,9 @@ _HARMLESS = 1 << 26
 
 
 @cache
-def _quarter_of_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+def machine_memory() -> int:
+    """Bytes of physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def check_room(shape: Sequence[int], itemsize: int) -> None:
@@ -45,7 +46,7 @@ def check_room(shape: Sequence[int], itemsize: int) -> None:
 
     """
     size = math.prod(shape) * itemsize
-    if size > _HARMLESS and size > (value_limit.get() or _quarter_of_memory()):
+    if size > _HARMLESS and size > (value_limit.get() or machine_memory() // 4):
         raise MemoryError(f"a value of shape {list(shape)} takes {size / 1e9:,.1f} GB")
 
 

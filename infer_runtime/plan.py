@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import graphlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from infer_runtime.evaluate import (
     reads_only_first,
     settled,
 )
+from infer_runtime.ops.prepared import prepared
 from infer_runtime.program import Program
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _steps(
             continue
         if not refused and _folded(step, plan, folds):
             continue
-        yield step
+        yield _prepared(step, plan, folds) if setting.bind is bind else step
     if refused:
         raise UnsupportedOpError("; ".join(refused.values()))
 
@@ -223,6 +224,15 @@ def _folded(step: Step, plan: Plan, folds: set[str]) -> bool:
         plan.constants[name] = plan.settled(result)
         folds.add(name)
     return True
+
+
+def _prepared(step: Step, plan: Plan, folds: set[str]) -> Step:
+    """The step without the work that only depends on constants."""
+    others = step.inputs[1:]
+    if len(step.outputs) != 1 or not folds.issuperset(filter(None, others)):
+        return step
+    constants = [None if name is None else plan.constants[name] for name in others]
+    return replace(step, compute=prepared(step.compute, constants))
 
 
 def _size(values: Iterable[Any]) -> int:

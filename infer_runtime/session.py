@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from infer_runtime.arrays import is_numpy, value_limit
 from infer_runtime.errors import FeedError, ModelError, UsageError, root_cause
+from infer_runtime.mapped import map_external
 from infer_runtime.plan import Plan, Setting
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ _NO_TENSOR = np.dtype("V")
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Name, shape and dtype of an input or output; a dimension that is no int is dynamic."""
+    """Name, shape and dtype of an input or output; a dimension that is no int is dynamic.
+
+    `rows` is the length of the shortest constant table that an input looks up, where it does so.
+    """
 
     name: str
     shape: tuple[int | str | None, ...] | None
     dtype: np.dtype[Any]
+    rows: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -283,11 +288,14 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
 
 def _load(path: str | os.PathLike[str]) -> ir.Model:
     try:
-        return ir.load(path)
+        # Only with a folder in its path does onnx_ir check where external data lies.
+        model = ir.load(Path(path).absolute())
+        map_external(model)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
     except Exception as error:
         raise ModelError(f"{Path(path)}: not a readable ONNX model: {root_cause(error)}") from error
+    return model
 
 
 def _inlined(model: ir.Model) -> ir.Model:
@@ -305,7 +313,20 @@ def _inlined(model: ir.Model) -> ir.Model:
 def _info(value: ir.Value) -> TensorInfo:
     if not isinstance(value.type, ir.TensorType):
         return TensorInfo(value.name or "", None, _NO_TENSOR)
-    return TensorInfo(value.name or "", _shape(value.shape), np.dtype(value.type.dtype.numpy()))
+    dtype = np.dtype(value.type.dtype.numpy())
+    return TensorInfo(value.name or "", _shape(value.shape), dtype, _rows(value))
+
+
+def _rows(value: ir.Value) -> int | None:
+    found = []
+    for node, index in value.uses():
+        table = node.inputs[0]
+        if node.op_type != "Gather" or index != 1 or table is None or table.const_value is None:
+            continue
+        axis, shape = node.attributes.get("axis"), table.const_value.shape.numpy()
+        if shape and (axis is None or axis.value == 0):
+            found.append(shape[0])
+    return min(found, default=None)
 
 
 def _shape(shape: ir.Shape | None) -> tuple[int | str | None, ...] | None:

@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from infer_tool.config import COMMANDS
-from infer_tool.options import build_config
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -71,6 +70,8 @@ def run_command(name: str, config: Talk) -> Report:
 
 def _call(name: str, **values: Any) -> Report:
     from pathlib import Path
+
+    from infer_tool.options import build_config  # needs typer, which a worker's Python may not have
 
     for key in ("output", "report"):
         if values.get(key) is not None:

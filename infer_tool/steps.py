@@ -14,12 +14,13 @@ from infer_tool.files import sha256
 from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.importers import ImportOptions, import_source
 from infer_tool.importers.gate import check
+from infer_tool.importers.normalise import normalise
 from infer_tool.ledger import append_passes, describe, set_facts, stage
 from infer_tool.onnxsim import OnnxSim
 from infer_tool.units import parse_shape
 from passes.compare import Difference, compare_outputs
 from passes.default import PASSES
-from passes.facts import facts
+from passes.facts import facts, opset
 from passes.feeds import random_feeds
 from passes.pipeline import optimize as run_passes
 
@@ -84,9 +85,10 @@ def proof_feeds(
     A size given by `shapes` (name:1x3x224x224) wins over them.
     """
     given = dict(parse_shape(text) for text in shapes)
+    names = {i.shape[0] for i in inputs if i.shape and isinstance(i.shape[0], str)}
     feeds = []
     for number, batch in enumerate(batches):
-        sizes = {i.name: _batched(i, batch) for i in inputs if i.shape} | given
+        sizes = {i.name: _batched(i, batch, names) for i in inputs if i.shape} | given
         feeds.append(random_feeds(inputs, seed=seed + number, shapes=sizes))
     return feeds
 
@@ -97,11 +99,15 @@ def source_feeds(imported: Imported, seed: int, shapes: Iterable[str]) -> list[d
     return proof_feeds(Session(imported.model).inputs, seed, shapes, batches)
 
 
-def _batched(info: TensorInfo, batch: int) -> tuple[int, ...]:
-    """Only a dynamic first dimension takes the batch: others often have a smallest legal size."""
+def _batched(info: TensorInfo, batch: int, names: set[str]) -> tuple[int, ...]:
+    """Dynamic first dimensions take the batch, and others of their names: a state's second one.
+
+    The rest is 1: other dimensions often have a smallest legal size.
+    """
     assert info.shape is not None
-    rest = tuple(d if isinstance(d, int) else 1 for d in info.shape[1:])
-    return (info.shape[0] if isinstance(info.shape[0], int) else batch, *rest)
+    first, *others = info.shape
+    rest = (d if isinstance(d, int) else batch if d in names else 1 for d in others)
+    return (first if isinstance(first, int) else batch, *rest)
 
 
 def prove_import(
@@ -149,6 +155,11 @@ def optimise(
     report: Report, ui: Terminal, model: ir.Model, config: OptimizeConfig, feeds: list[Any]
 ) -> ir.Model:
     """Run the exact passes and what the level adds to them; one ledger line for each."""
+    if opset(model) < config.opset:
+        with ui.step(f"raise the opset to {config.opset}"), stage(report, "opset") as line:
+            raised = normalise(model.clone(), "the model", config.opset)
+            set_facts(line, facts(model), facts(raised))
+        line.options, model = {"opset": config.opset}, raised
     with ui.step("optimise"):
         result = run_passes(model, config, feeds=feeds, passes=(*PASSES, OnnxSim()))
     append_passes(report, result.records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Open the source that the first line names, then run it as often as asked."""
+    # Frameworks print, also from C++, and may read: the pipes are kept from them.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())  # frameworks print, also from C++
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    questions = os.fdopen(os.dup(sys.stdin.fileno()))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     run: Run | None = None
-    for line in sys.stdin:
+    source = folder = ""
+    for line in questions:
         question = json.loads(line)
+        source, folder = source or question["source"], folder or question["folder"]
         try:
             if run is None:
                 run, answer = _open(question)
@@ -36,9 +41,12 @@ def main() -> None:
             answer = {"error": type(error).__name__, "text": str(error)}
         except Exception as error:  # noqa: BLE001 - the parent raises it
             # Frameworks raise classes of many packages; all of them mean that it cannot be done.
-            answer = {"error": "ModelError", "text": reason(error)}
+            done = "opened" if run is None else "run"
+            text = f"{source}: cannot be {done} by its framework: {reason(error)}"
+            answer = {"error": "ModelError", "text": text}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+    shutil.rmtree(folder, ignore_errors=True)  # the parent ended without a chance to do it
 
 
 def _open(question: Mapping[str, Any]) -> tuple[Run, dict[str, Any]]:

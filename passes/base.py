@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -94,7 +95,7 @@ class RewriteRule(Pass):
         late = f"the result needs opset {self.since}" if opset(model) < self.since else None
         fired: list[Fired] = []
         refusals = []
-        for number, node in enumerate(list(all_nodes(model))):
+        for number, node in enumerate(walked(model)):
             if node.graph is None or (numbers is not None and number not in numbers):
                 continue  # an earlier rewrite of this round removed it, or it was not asked for
             if not self.match(node):
@@ -122,6 +123,25 @@ def undone_reason(node: ir.Node, rule: str) -> str | None:
     """Why an earlier rewrite of this node by `rule` was undone, if one was."""
     reason: str | None = node.meta.get(_UNDONE, {}).get(rule)
     return reason
+
+
+_WALKED = "infertool.walked"
+
+
+@contextmanager
+def walked_before(model: ir.Model, nodes: list[ir.Node]) -> Iterator[None]:
+    """Within it, rules take `nodes` for what a walk over the model finds: most change nothing."""
+    model.graph.meta[_WALKED] = nodes
+    try:
+        yield
+    finally:
+        del model.graph.meta[_WALKED]
+
+
+def walked(model: ir.Model) -> list[ir.Node]:
+    """All nodes, as they were before the rule that asks."""
+    found: list[ir.Node] | None = model.graph.meta.get(_WALKED)
+    return list(all_nodes(model)) if found is None else found
 
 
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:

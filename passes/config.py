@@ -26,6 +26,15 @@ class OptimizeConfig:
             "metavar": "A,B,-C",
         },
     )
+    opset: int = field(
+        default=0,
+        metadata={
+            "help": "Raise the model to this opset first, for operators that come later: 23 has "
+            "Attention and RMSNormalization. Default: leave it.",
+            "min": 0,
+            "max": 26,
+        },
+    )
     tolerance: float = field(
         default=1e-4,
         metadata={

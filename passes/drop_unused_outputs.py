@@ -9,6 +9,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from passes.base import CLEANING, RewriteRule, is_op
+from passes.graph import with_outputs
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,4 @@ def _narrow_if(node: ir.Node) -> None:
         outputs = [branch.outputs[i] for i in kept]
         branch.outputs.clear()
         branch.outputs.extend(outputs)
-    graph = node.graph
-    assert graph is not None
-    new = ir.node("If", node.inputs, num_outputs=len(kept), name=node.name)
-    new.attributes.update(node.attributes)
-    graph.insert_before(node, new)
-    for index, value in zip(kept, new.outputs, strict=True):
-        old = node.outputs[index]
-        value.shape, value.type = old.shape, old.type
-        old.replace_all_uses_with(value, replace_graph_outputs=old.is_graph_output())
-        name, old.name = old.name, None
-        value.name = name
-    node.attributes.clear()
-    graph.remove(node, safe=True)
+    with_outputs(node, node.inputs, kept)

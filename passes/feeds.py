@@ -26,8 +26,9 @@ def random_feeds(
 ) -> dict[str, Array]:
     """One seeded array for each input.
 
-    Floats are normal with mean 0.25 and deviation 1, integers 0 to 3, booleans even. Integers of
-    8 bits are pixels or quantised values, and take all that they can be.
+    Floats are normal with mean 0.25 and deviation 1, integers 0 to 3 (and inside the
+    tables that they look up), booleans even. Integers of 8 bits are pixels or quantised values,
+    and take all that they can be.
 
     Args:
         inputs: names, shapes and dtypes.
@@ -46,7 +47,7 @@ def random_feeds(
             bind_symbols(info, given[info.name], symbols)
     generator = np.random.default_rng(seed)
     return {
-        info.name: _draw(generator, given.get(info.name) or _resolved(info, symbols), info.dtype)
+        info.name: _draw(generator, given.get(info.name) or _resolved(info, symbols), info)
         for info in inputs
     }
 
@@ -69,15 +70,16 @@ def _resolved(info: TensorInfo, symbols: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else symbols.get(d or "", 1) for d in (info.shape or ()))
 
 
-def _draw(generator: np.random.Generator, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+def _draw(generator: np.random.Generator, shape: Sequence[int], info: TensorInfo) -> Array:
+    dtype = info.dtype
     if dtype == np.dtype(bool):
         return np.asarray(generator.integers(0, 2, shape), bool)
     if dtype == np.dtype(object):
         return np.full(shape, "text", object)
-    if dtype in (np.int8, np.uint8):
+    if dtype in (np.int8, np.uint8) and not info.rows:
         return np.asarray(generator.integers(*_limits(dtype), shape, endpoint=True), dtype)
     if np.issubdtype(dtype, np.integer):
-        return np.asarray(generator.integers(0, SMALL, shape), dtype)
+        return np.asarray(generator.integers(0, min(SMALL, info.rows or SMALL), shape), dtype)
     return np.asarray(generator.standard_normal(shape) + MEAN, dtype)
 
 

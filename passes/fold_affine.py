@@ -9,8 +9,16 @@ import numpy as np
 
 from passes.base import RewriteRule, is_op
 from passes.graph import constant, is_constant
-from passes.match import producer
-from passes.weights import LINEAR, absorb, channels, copy_reason, fold_affine, foldable_reason
+from passes.match import producer, rank
+from passes.weights import (
+    LINEAR,
+    SCALED,
+    absorb,
+    channels,
+    copy_reason,
+    fold_affine,
+    foldable_reason,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,7 +33,7 @@ class FoldAffine(RewriteRule):
     Given:  c = Conv | ConvTranspose | Gemm (x, W, b)
             y = Add(c, k) | Sub(c, k) | Mul(c, k) | Div(c, k)   k: one constant for each channel
             or y = Neg(c)
-    Result: y = Conv(x, W * s, b * s + t)
+    Result: y = Conv(x, W * s, b * s + t)   MatMul too, where nothing is added
     """
 
     name: ClassVar[str] = "fold-affine"
@@ -33,7 +41,7 @@ class FoldAffine(RewriteRule):
     def match(self, node: ir.Node) -> bool:
         """Arithmetic of a linear node's output and a constant."""
         if is_op(node, "Neg"):
-            return producer(node.inputs[0], *LINEAR) is not None
+            return producer(node.inputs[0], *SCALED) is not None
         if not is_op(node, "Add", "Sub", "Mul", "Div"):
             return False
         linear, other = _operands(node)
@@ -74,13 +82,14 @@ class FoldAffine(RewriteRule):
 def _operands(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
     """The linear node and the other operand; Sub and Div only with the linear node first."""
     if is_op(node, "Neg"):
-        return producer(node.inputs[0], *LINEAR), None
+        return producer(node.inputs[0], *SCALED), None
     first, second = node.inputs[0], node.inputs[1]
     pairs = [(first, second)]
     if node.op_type in ("Add", "Mul"):
         pairs.append((second, first))
     for value, other in pairs:
-        if (linear := producer(value, *LINEAR)) is not None:
+        ops = LINEAR if is_op(node, "Add", "Sub") else SCALED
+        if (linear := producer(value, *ops)) is not None:
             return linear, other
     return None, None
 
@@ -91,11 +100,13 @@ def _per_channel(linear: ir.Node, other: ir.Value | None) -> Array | None:
     if array is None or weight is None or array.dtype != weight.dtype:
         return None
     count = channels(linear)
+    # A MatMul keeps all axes of its input but the last; of a vector it makes a vector.
+    size = rank(linear.outputs[0]) or 1 if is_op(linear, "MatMul") else weight.ndim
     if array.size == 1:
-        fits = array.ndim <= weight.ndim
+        fits = array.ndim <= size
     else:
-        tail = 0 if is_op(linear, "Gemm") else weight.ndim - 2
+        tail = 0 if is_op(linear, "Gemm", "MatMul") else weight.ndim - 2
         wanted = (count, *(1,) * tail)
         fits = array.shape[-len(wanted) :] == wanted and array.size == count
-        fits = fits and array.ndim <= weight.ndim
+        fits = fits and array.ndim <= size
     return np.broadcast_to(array.reshape(-1), (count,)).astype(np.float64) if fits else None

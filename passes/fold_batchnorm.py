@@ -9,7 +9,8 @@ import numpy as np
 
 from passes.base import RewriteRule, is_op
 from passes.graph import constant, is_constant
-from passes.weights import absorb, copy_reason, fold_affine, foldable_reason
+from passes.match import rank, replace_node
+from passes.weights import MATRIX, absorb, copy_reason, fold_affine, foldable_reason
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 class FoldBatchNorm(RewriteRule):
     """A normalisation with fixed statistics is a scale and a shift of each channel.
 
-    Given:  c = Conv | ConvTranspose | Gemm (x, W, b)   y = BatchNormalization(c, g, B, mean, var)
+    Given:  c = Conv | ConvTranspose | Gemm | MatMul (x, W, b)
+            y = BatchNormalization(c, g, B, mean, var)
     Result: y = Conv(x, W * s, (b - mean) * s + B)   with s = g / sqrt(var + epsilon)
+            and a Gemm for a MatMul, whose product must be a matrix
     """
 
     name: ClassVar[str] = "fold-batchnorm"
@@ -46,6 +49,8 @@ class FoldBatchNorm(RewriteRule):
         if reason := foldable_reason(linear, node):
             return reason
         assert linear is not None
+        if is_op(linear, "MatMul") and rank(linear.outputs[0]) != MATRIX:
+            return "the channels of the product are not on its last axis"
         return copy_reason(linear, node)
 
     def rewrite(self, node: ir.Node) -> None:
@@ -55,5 +60,7 @@ class FoldBatchNorm(RewriteRule):
         assert node.inputs[0] is not None
         linear = node.inputs[0].producer()
         assert linear is not None
+        if is_op(linear, "MatMul"):
+            linear = replace_node(linear, "Gemm", linear.inputs)
         fold_affine(linear, scale, b - mean * scale)
         absorb(linear, node)

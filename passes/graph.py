@@ -8,7 +8,7 @@ from weakref import WeakSet
 import onnx_ir as ir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
 
@@ -172,6 +172,24 @@ def remove_node(node: ir.Node) -> None:
     """Remove a node whose outputs nobody uses any more."""
     assert node.graph is not None
     node.graph.remove(node, safe=True)
+
+
+def with_outputs(node: ir.Node, inputs: Sequence[ir.Value | None], kept: Sequence[int]) -> ir.Node:
+    """Put a node with these inputs and only these outputs in the place of one with subgraphs."""
+    graph = node.graph
+    assert graph is not None
+    new = ir.node(node.op_type, inputs, num_outputs=len(kept), name=node.name)
+    new.attributes.update(node.attributes)
+    graph.insert_before(node, new)
+    for index, value in zip(kept, new.outputs, strict=True):
+        old = node.outputs[index]
+        value.shape, value.type = old.shape, old.type
+        old.replace_all_uses_with(value, replace_graph_outputs=old.is_graph_output())
+        name, old.name = old.name, None
+        value.name = name
+    node.attributes.clear()
+    graph.remove(node, safe=True)
+    return new
 
 
 def detach_subgraphs(node: ir.Node) -> None:

@@ -76,6 +76,21 @@ def ints(value: ir.Value | None) -> list[int] | None:
     return [int(v) for v in np.atleast_1d(array).reshape(-1)]
 
 
+def pad_sizes(pad: ir.Node) -> list[int] | None:
+    """Begins, then ends of all axes of a Pad; None when they are not constant."""
+    pads, size = ints(argument(pad, 1)), rank(pad.inputs[0])
+    if argument(pad, 3) is None or pads is None:
+        return pads
+    axes = ints(pad.inputs[3])
+    if axes is None or size is None:
+        return None
+    full = [0] * (2 * size)
+    for index, axis in enumerate(axes):
+        full[axis % size] = pads[index]
+        full[axis % size + size] = pads[index + len(axes)]
+    return full
+
+
 def argument(node: ir.Node, index: int) -> ir.Value | None:
     """An input that may be absent."""
     return node.inputs[index] if index < len(node.inputs) else None

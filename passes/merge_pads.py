@@ -9,7 +9,7 @@ import numpy as np
 
 from passes.base import CLEANING, RewriteRule, is_op
 from passes.graph import add_initializer
-from passes.match import argument, inner, ints, producer, rank, replace_node, scalar
+from passes.match import argument, inner, pad_sizes, producer, replace_node, scalar
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,7 +39,7 @@ class MergePads(RewriteRule):
             return "they do not pad with a constant"
         if _number(first) is None or _number(first) != _number(node):
             return "they pad with different numbers"
-        sizes = [_sizes(first), _sizes(node)]
+        sizes = [pad_sizes(first), pad_sizes(node)]
         if any(s is None or min(s) < 0 for s in sizes):
             return "the sizes are not constant, or crop"
         return None
@@ -48,7 +48,7 @@ class MergePads(RewriteRule):
         """One Pad of all axes."""
         first = producer(node.inputs[0], "Pad")
         assert first is not None
-        before, after = _sizes(first), _sizes(node)
+        before, after = pad_sizes(first), pad_sizes(node)
         assert before is not None
         assert after is not None
         total = np.array(before, np.int64) + np.array(after, np.int64)
@@ -59,18 +59,3 @@ class MergePads(RewriteRule):
 def _number(pad: ir.Node) -> float | None:
     value = argument(pad, 2)
     return 0.0 if value is None else scalar(value)
-
-
-def _sizes(pad: ir.Node) -> list[int] | None:
-    """Begins, then ends of all axes."""
-    pads, size = ints(argument(pad, 1)), rank(pad.inputs[0])
-    if argument(pad, 3) is None or pads is None:
-        return pads
-    axes = ints(pad.inputs[3])
-    if axes is None or size is None:
-        return None
-    full = [0] * (2 * size)
-    for index, axis in enumerate(axes):
-        full[axis % size] = pads[index]
-        full[axis % size + size] = pads[index + len(axes)]
-    return full

@@ -9,6 +9,7 @@ from passes.base import CLEANING, RewriteRule, is_op
 from passes.fold_reshapes import constant_target, to_reshape
 from passes.match import Dims, argument, dims, ints, producer
 from passes.merge_transposes import permutation
+from passes.permutations import moves_ones
 from passes.traits import is_reshaping
 
 if TYPE_CHECKING:
@@ -58,10 +59,7 @@ def keeps_order(node: ir.Node) -> bool:
     if not is_op(node, "Transpose"):
         return is_reshaping(node)
     sizes, perm = dims(node.inputs[0]), permutation(node)
-    if sizes is None or perm is None:
-        return False
-    long = [axis for axis in perm if sizes[axis] != 1]
-    return long == sorted(long)
+    return sizes is not None and perm is not None and moves_ones(sizes, perm)
 
 
 def _squeezes_ones(node: ir.Node) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from passes.rounds import PassRecord
 
 MAX_ROUNDS = 10
+LARGE = 1 << 26  # bytes of weights: below, collecting a long graph takes longer than it is worth
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def _to_fix_point(rounds: Rounds, passes: Sequence[Pass]) -> None:
     for _ in range(MAX_ROUNDS):
         if not rounds.run(passes):
             break
-        gc.collect()  # graphs are cycles: the copies of this round hold its old weights
+        if rounds.weight_bytes > LARGE:
+            gc.collect()  # graphs are cycles: the copies of this round hold its old weights
 
 
 @contextmanager

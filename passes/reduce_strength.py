@@ -9,7 +9,7 @@ import numpy as np
 
 from passes.base import RewriteRule, is_op
 from passes.graph import add_initializer, constant
-from passes.match import replace_node, scalar
+from passes.match import only_user, replace_node, scalar
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,6 +40,8 @@ class ReduceStrength(RewriteRule):
         assert first is not None
         assert second is not None
         if is_op(node, "Pow"):
+            if is_op(only_user(node.outputs[0]), "ReduceMean"):
+                return "engines look for this power in a normalisation"
             wide = second.shape is None or len(second.shape) > 0
             unknown = first.shape is None or len(first.shape) == 0
             return "the exponent may widen the result" if wide and unknown else None

@@ -29,13 +29,14 @@ class RemoveUnused(Pass):
 
         changes = 0
         for graph in reversed(list(model.graphs())):
-            changes += _sweep(graph)
+            changes += sweep(graph)
         before = len(model.functions)
         RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
         return Outcome(changes + before - len(model.functions))
 
 
-def _sweep(graph: ir.Graph) -> int:
+def sweep(graph: ir.Graph) -> int:
+    """Remove dead nodes and initialisers of one graph; returns how many."""
     changes = 0
     for node in reversed(list(graph)):
         if not any(o.uses() or o.is_graph_output() for o in node.outputs):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infer_runtime.errors import LimitError
-from passes.base import Outcome, Refusal, RewriteRule
+from passes.base import Outcome, Refusal, RewriteRule, all_nodes, walked_before
 from passes.bisect import keep_good
 from passes.compare import EQUAL
 from passes.facts import Facts, facts
@@ -68,6 +68,12 @@ class Rounds:
         self._proof = proof
         self._progress = progress or (lambda _: None)
         self._banned: set[str] = set()
+        self._walk: tuple[ir.Model, list[ir.Node]] | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the model as it is now."""
+        return self._facts.weight_bytes
 
     def run(self, passes: Sequence[Pass]) -> int:
         """Run each pass once; returns how many changes stay."""
@@ -92,12 +98,21 @@ class Rounds:
         """Run a pass on the model and check the structure."""
         self._progress(item.name)
         start, before = time.perf_counter(), self._facts
-        with np.errstate(all="ignore"):  # the comparison judges what comes of it
+        nodes = self._nodes()
+        # The comparison judges what comes of bad numbers.
+        with np.errstate(all="ignore"), walked_before(self.model, nodes):
             outcome = item.apply(self.model)
         if outcome.changes:
+            self._walk = None
             self._proof.check_structure(self.model)
             self._facts = facts(self.model, with_macs=False)
         return _Line(item.name, time.perf_counter() - start, before, self._facts, outcome)
+
+    def _nodes(self) -> list[ir.Node]:
+        """All nodes, walked again only when the model is another one or was changed."""
+        if self._walk is None or self._walk[0] is not self.model:
+            self._walk = self.model, list(all_nodes(self.model))
+        return self._walk[1]
 
     def _run_alone(self, item: Pass) -> int:
         """Run a pass and prove it; undo the rewrites that break the proof, or else all of it."""

@@ -1,4 +1,4 @@
-"""Scaling and shifting the output channels of Conv, ConvTranspose and Gemm in their constants."""
+"""Scaling and shifting the output channels of linear nodes in their constants."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from passes.graph import (
     shared_reason,
     take_description,
 )
+from passes.match import rank
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm")
+SCALED = (*LINEAR, "MatMul")  # a MatMul has no bias, but a weight to be scaled
+MATRIX = 2
 
 
 def foldable_reason(node: ir.Node | None, after: ir.Node) -> str | None:
     """Why `after` cannot be folded into the linear node before it; None when it can."""
-    if node is None or not is_op(node, *LINEAR):
-        return "its input is no Conv, ConvTranspose or Gemm"
+    if node is None or not is_op(node, *SCALED):
+        return "its input is no Conv, ConvTranspose, Gemm or MatMul"
     if reason := shared_reason(node.outputs[0]):
         return reason
     if node.graph is not after.graph:
@@ -38,9 +41,9 @@ def foldable_reason(node: ir.Node | None, after: ir.Node) -> str | None:
             continue
         if not is_constant(value):
             return f"{value.name} is not a constant"
-    if is_op(node, "Gemm"):
-        return _gemm_reason(node)
-    return None
+    if is_op(node, "MatMul") and rank(node.inputs[1]) != MATRIX:
+        return "the weight is not a matrix"
+    return _gemm_reason(node) if is_op(node, "Gemm") else None
 
 
 def _gemm_reason(node: ir.Node) -> str | None:
@@ -93,7 +96,7 @@ def channels(node: ir.Node) -> int:
     """Number of output channels."""
     weight = constant(node.inputs[1])
     assert weight is not None
-    if is_op(node, "Gemm"):
+    if is_op(node, "Gemm", "MatMul"):
         return int(weight.shape[0 if node.attributes.get_int("transB", 0) else 1])
     if is_op(node, "ConvTranspose"):
         return int(weight.shape[1]) * node.attributes.get_int("group", 1)
@@ -130,7 +133,7 @@ def _array(value: ir.Value) -> Array:
 
 def _broadcast(node: ir.Node, weight: Array, scale: Array) -> Array:
     """The scale, shaped to broadcast along the weight's output channels."""
-    if is_op(node, "Gemm"):
+    if is_op(node, "Gemm", "MatMul"):
         return scale.reshape(-1, 1) if node.attributes.get_int("transB", 0) else scale
     if is_op(node, "Conv"):
         return scale.reshape(-1, *(1,) * (weight.ndim - 1))

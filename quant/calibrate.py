@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from quant.config import QuantizeConfig
+    from quant.moments import Watch
     from quant.parameters import Range
 
 
@@ -24,8 +25,11 @@ def calibrate(
     feeds: Iterable[Mapping[str, np.ndarray[Any, Any]]],
     names: Collection[str],
     config: QuantizeConfig,
+    watch: Watch | None = None,
 ) -> dict[str, Range]:
     """Range of each named value. One pass; memory does not grow with the number of samples.
+
+    `watch` sees the same values, once they are known to be finite.
 
     Raises:
         UsageError: no samples, a wrong percentile, or an activation that is NaN or infinite.
@@ -46,10 +50,14 @@ def calibrate(
             raise UsageError(
                 f"calibration sample batch {runs}: activation {name!r} holds {error}"
             ) from error
+        if watch is not None:
+            watch.see(name, value)
 
     for feed in feeds:
         session.run(feed, [], observe=observe)
         runs += 1
+        if watch is not None:
+            watch.next_batch()
     if not runs:
         raise UsageError("no calibration samples: the data holds less than one batch")
     method = METHODS[config.calibration]

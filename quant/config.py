@@ -8,6 +8,7 @@ from typing import Literal
 Scheme = Literal["int8", "fp16"]
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 Activations = Literal["uint8", "int8"]
+Rounding = Literal["gptq", "nearest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,20 @@ class QuantizeConfig:
         metadata={
             "help": "Type of quantised activations. int8 is for ARM: on x86 ONNX Runtime fuses all "
             "of it only with the session entry session.qdqisint8allowed=1."
+        },
+    )
+    rounding: Rounding = field(
+        default="gptq",
+        metadata={
+            "help": "How weights become integers: gptq keeps the outputs on the calibration data, "
+            "nearest keeps the weights."
+        },
+    )
+    bias_correction: bool = field(
+        default=True,
+        metadata={
+            "help": "Take the mean error of quantised weights out of the biases.",
+            "flags": ("--bias-correction/--no-bias-correction",),
         },
     )
     per_tensor: bool = field(

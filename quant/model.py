@@ -23,6 +23,7 @@ class Quantized:
     model: ir.Model
     coverage: Coverage
     refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...] = ()  # what was asked for and could not be done everywhere
 
 
 def quantize_model(

@@ -22,15 +22,11 @@ from passes.remove_unused import RemoveUnused
 from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
 from quant.formats import INT8, INT32, UINT8
-from quant.granularity import Granularity, PerAxis, PerTensor
+from quant.granularity import Granularity, PerAxis
+from quant.linear import Linear, quantize_linear
 from quant.model import Quantized
-from quant.parameters import (
-    Parameters,
-    Range,
-    activation_parameters,
-    quantize_weight,
-    weight_scale,
-)
+from quant.moments import Moments, Watch
+from quant.parameters import Parameters, Range, activation_parameters
 from quant.selection import LINEAR, MOVERS, Selection, select
 
 if TYPE_CHECKING:
@@ -65,16 +61,30 @@ def quantize_static(
         raise UsageError(f"no Conv, Gemm or MatMul of this model can be quantised{first}")
     varying = [n for n, v in chosen.values.items() if constant(v) is None]
     sizes, feeds = _sizes(feeds)
-    ranges = calibrate(copy, feeds, varying, config)
+    watch = _watch(chosen, config)
+    ranges = calibrate(copy, feeds, varying, config, watch)
     parameters = choose_parameters(chosen, ranges, config)
-    emitter = _Emitter(copy, chosen, parameters, config)
+    emitter = _Emitter(copy, chosen, parameters, config, watch.moments)
     emitter.emit()
     RemoveUnused().apply(copy)
     refusals = tuple(chosen.refusals)
     clamps = [c.name or "" for c in chosen.clamps.values()]
     covered = {*chosen.nodes, *clamps}
     coverage = measure_coverage(source, covered, emitter.weights, refusals, sizes)
-    return Quantized(copy, coverage, refusals)
+    return Quantized(copy, coverage, refusals, _notes(watch))
+
+
+def _watch(chosen: Selection, config: QuantizeConfig) -> Watch:
+    """Gathers moments of the inputs of all weights, where an option asks for them."""
+    wanted = config.rounding == "gptq" or config.bias_correction
+    return Watch(n for n in chosen.nodes.values() if n.op_type in LINEAR and wanted)
+
+
+def _notes(watch: Watch) -> tuple[str, ...]:
+    return tuple(
+        f"the weights of {name!r} are rounded to nearest: what they meet takes too much memory"
+        for name in watch.too_large
+    )
 
 
 def _sizes(
@@ -115,11 +125,10 @@ class _Emitter:
     chosen: Selection
     parameters: dict[str, Parameters]
     config: QuantizeConfig
+    moments: Mapping[str, Moments]
     weights: set[str] = field(default_factory=set)
     _scalars: dict[tuple[str, bytes], ir.Value] = field(default_factory=dict)
-    _stored: dict[tuple[str, Granularity, bytes], tuple[ir.Value, Array]] = field(
-        default_factory=dict
-    )
+    _stored: dict[tuple[str, Granularity, bytes], ir.Value] = field(default_factory=dict)
 
     def emit(self) -> None:
         """Drop clamps, then weights, then activations."""
@@ -149,67 +158,45 @@ class _Emitter:
         assert weight is not None
         assert source is not None
         input_scale = self.parameters[source.name or ""].scale
-        bias_array = constant(bias)
-        granularity = self._granularity(node)
-        dequantized, scale = self._weight(
-            # ONNX Runtime 1.31 makes QGemm and QLinearMatMul only of explicit zero points.
-            weight,
-            granularity,
-            bias_array,
-            input_scale,
-            explicit_zero=node.op_type != "Conv",
-        )
-        node.replace_input_with(1, dequantized)
+        linear = quantize_linear(node, input_scale, self.config, self.moments)
+        node.replace_input_with(1, self._weight(node, weight, linear))
         self.weights.add(weight.name or "")
-        if bias_array is not None and bias is not None:
-            node.replace_input_with(2, self._bias(node, bias, bias_array, scale, input_scale))
+        if linear.bias is not None:
+            found = self._bias(node, bias, linear.bias, linear.scale * input_scale)
+            node.resize_inputs(3)
+            node.replace_input_with(2, found)
+        if bias is not None:
             self.weights.add(bias.name or "")
 
-    def _weight(
-        self,
-        weight: ir.Value,
-        granularity: Granularity,
-        bias: Array | None,
-        input_scale: np.float32,
-        *,
-        explicit_zero: bool,
-    ) -> tuple[ir.Value, Array]:
-        """The dequantised weight and its scale; nodes that share a weight share the result."""
-        array = constant(weight)
-        assert array is not None
-        scale = weight_scale(
-            array, granularity, None if bias is None else bias.reshape(-1), float(input_scale)
-        )
-        key = (weight.name or "", granularity, scale.tobytes() + bytes(explicit_zero))
+    def _weight(self, node: ir.Node, weight: ir.Value, linear: Linear) -> ir.Value:
+        """The dequantised weight; nodes that share a weight share the result."""
+        # ONNX Runtime 1.31 makes QGemm and QLinearMatMul only of explicit zero points.
+        explicit_zero = node.op_type != "Conv"
+        key = (weight.name or "", linear.granularity, linear.scale.tobytes() + bytes(explicit_zero))
         if key not in self._stored:
             name = weight.name or "w"
-            stored = self._constant(f"{name}_q", quantize_weight(array, scale, granularity))
-            axis = granularity.axis if isinstance(granularity, PerAxis) else None
-            inputs = [stored, self._constant(f"{name}_s", scale)]
+            inputs = [
+                self._constant(f"{name}_q", linear.levels),
+                self._constant(f"{name}_s", linear.scale),
+            ]
             if explicit_zero:
-                inputs.append(self._scalar("z", np.zeros(scale.shape, np.int8)))
-            self._stored[key] = (self._dequantize(inputs, f"{name}_dq", axis), scale)
+                inputs.append(self._scalar("z", np.zeros(linear.scale.shape, np.int8)))
+            axis = linear.granularity.axis if isinstance(linear.granularity, PerAxis) else None
+            self._stored[key] = self._dequantize(inputs, f"{name}_dq", axis)
         return self._stored[key]
 
     def _bias(
-        self, node: ir.Node, bias: ir.Value, array: Array, scale: Array, input_scale: np.float32
+        self, node: ir.Node, bias: ir.Value | None, array: Array, accumulator: Array
     ) -> ir.Value:
         """int32 at the scale of the accumulator, which is what integer kernels add."""
-        factor = (scale * input_scale).astype(np.float32)
-        shaped = np.broadcast_to(array.reshape(-1), (max(array.size, factor.size),))
+        factor = accumulator.astype(np.float32)
+        shaped = np.broadcast_to(array, (max(array.size, factor.size),))
         levels = INT32.quantize(shaped, factor, np.zeros((), np.int64))
-        name = f"{bias.name}_{node.name}" if len(list(bias.uses())) > 1 else bias.name
+        name = f"{node.name}_bias" if bias is None else bias.name or ""
+        if bias is not None and len(list(bias.uses())) > 1:
+            name = f"{name}_{node.name}"
         inputs = [self._constant(f"{name}_q", levels), self._constant(f"{name}_s", factor)]
         return self._dequantize(inputs, f"{name}_dq", 0 if factor.ndim else None)
-
-    def _granularity(self, node: ir.Node) -> Granularity:
-        if self.config.per_tensor:
-            return PerTensor()
-        if node.op_type == "Conv":
-            return PerAxis(0)
-        if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1:
-            return PerAxis(0)
-        return PerAxis(1)
 
     def _emit_activation(self, name: str, value: ir.Value) -> None:
         """Quantise a value once; integer readers, and all readers of an integer node, use it."""

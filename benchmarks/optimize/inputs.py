@@ -19,7 +19,7 @@ SIZES = {
     "silero_vad_16k_sequence": {"input": (8, 576)},
     "nmp": {"serving_default_input_2:0": (1, 43844, 1)},
     "tiny_gpt": {"tokens": (2, 48)},
-    "minilm": {"tokens": (2, 24), "mask": (2, 24)},
+    "minilm_l6": {"ids": (2, 24), "mask": (2, 24)},
 }
 # The seeded sampling rate of our own proof is not 16000, and another branch wants other sizes.
 PROOF_SIZES = {**SIZES, "silero_vad": {"input": (1, 288), "state": (2, 1, 128)}}

@@ -21,9 +21,12 @@ from typing import Any
 
 import onnx
 from inputs import PROOF_SIZES
-from models import all_models
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from zoo import CACHE, onnx_files  # noqa: E402
+
 OURS, *PEERS = TOOLS = ("infertool", "onnxsim", "onnxslim", "onnxscript", "onnxruntime")
 LIMIT = 180.0  # seconds for one tool on one model
 TOLERANCE = 1e-5
@@ -53,8 +56,7 @@ def main() -> int:
     """Run the parts that are asked for; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, help="folders with ONNX files")
-    cache = Path.home() / ".cache" / "infertool"
-    parser.add_argument("--cache", type=Path, default=cache, help="folder for fetched models")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for fetched models")
     parser.add_argument("--rounds", type=int, default=30, help="timed runs of each file")
     parser.add_argument("--only", choices=("models", "growth", "memory"), default=None)
     options = parser.parse_args()
@@ -62,7 +64,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         if options.only in (None, "models"):
             found = sorted(p for f in options.folders for p in f.rglob("*.onnx"))
-            paths = found or all_models(options.cache)
+            paths = found or onnx_files(options.cache)
             missed += compare(paths, Path(scratch), options.rounds)
         if options.only in (None, "growth"):
             missed += growth(Path(scratch))

@@ -6,6 +6,7 @@ All of them take x [N, C, ...] and w [M, C/group, ...] and return [N, M, ...] wi
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ _PIECE = 14
 _WIDE = 16
 # Depthwise kernels up to this width run faster as columns.
 _NARROW = 3
+# Up to so many elements, calling NumPy costs more than what it then does.
+_FEW = 1 << 16
 # Winograd pays from this many channels on both sides on, and this many tiles (kernels are
 # transformed on every call).
 _WINOGRAD_CHANNELS, _WINOGRAD_TILES = 48, 40
@@ -42,10 +45,11 @@ def convolve(x: Array, w: Array, where: Window, group: int) -> Array:
         raise ValueError(
             f"{x.shape[1]} input channels do not fit weights {list(w.shape)} in {group} groups"
         )
-    y = _fast(where.pad(x), w, where, group)
-    if y is None:
-        y = _by_columns(where.pad(x), w, where, group)
-    return y
+    padded = where.pad(x)
+    if _is_few(x, where):
+        return _by_gather(padded, w, where, group)
+    y = _fast(padded, w, where, group)
+    return _by_columns(padded, w, where, group) if y is None else y
 
 
 def _fast(x: Array, w: Array, where: Window, group: int) -> Array | None:
@@ -71,6 +75,12 @@ def _fast(x: Array, w: Array, where: Window, group: int) -> Array | None:
     else:
         return None
     return y if np.isfinite(np.vdot(y, y)) else None
+
+
+def _is_few(x: Array, where: Window) -> bool:
+    """More than one tap and at least one output, and all windows together are small."""
+    taps = math.prod(where.kernel)
+    return taps > 1 and 0 < taps * math.prod(where.out) * x.shape[0] * x.shape[1] <= _FEW
 
 
 def _is_by_diagonals(w: Array, where: Window, group: int) -> bool:
@@ -180,6 +190,22 @@ def _by_shifts(x: Array, w: Array, where: Window) -> Array:
             else:
                 y[n] += tap
     return y
+
+
+def _by_gather(x: Array, w: Array, where: Window, group: int) -> Array:
+    """im2col in one call: for the small, where each call counts."""
+    batch, m = x.shape[0], w.shape[0]
+    seen = x.reshape(batch, x.shape[1], -1).take(_places(where, x.shape[2:]), axis=2)
+    columns = seen.reshape(batch, group, math.prod(w.shape[1:]), -1)
+    y: Array = np.matmul(w.reshape(group, m // group, -1), columns)
+    return y.reshape(batch, m, *where.out)
+
+
+@lru_cache(maxsize=128)
+def _places(where: Window, size: tuple[int, ...]) -> Array:
+    """What each tap meets, for each tap in turn, as places in a plane of this size."""
+    plane = np.arange(math.prod(size)).reshape(size)
+    return np.concatenate([tap.reshape(-1) for tap in where.taps(plane)])
 
 
 def _by_columns(x: Array, w: Array, where: Window, group: int) -> Array:

@@ -111,7 +111,8 @@ def Pow(X: Array, Y: Array) -> Array:
         wide = as_type(X, xp.float64) if (Y < 0).any() else X
         return as_type(xp.pow(wide, Y), X.dtype)
     if is_numpy(Y) and Y.size == 1 and Y.dtype == X.dtype and Y.reshape(-1)[0] == 2:
-        return as_type(np.broadcast_to(X * X, np.broadcast_shapes(X.shape, Y.shape)), X.dtype)
+        square = X * X
+        return square if Y.ndim <= X.ndim else square.reshape((1,) * (Y.ndim - X.ndim) + X.shape)
     return as_type(xp.pow(X, Y), X.dtype)
 
 

@@ -87,10 +87,22 @@ def BatchNormalization_1(
 def _normalise_channels(
     X: Array, scale: Array, B: Array, mean: Array, var: Array, epsilon: float
 ) -> Array:
+    return scaled_channels(X, *channel_affine(scale, B, mean, var, epsilon))
+
+
+def channel_affine(
+    scale: Array, B: Array, mean: Array, var: Array, epsilon: float
+) -> tuple[Array, Array]:
+    """Factor and shift of each channel, [C] each, that normalise by these statistics."""
     s, b, m, v = (widened(p) for p in (scale, B, mean, var))
     factor = s / namespace(v).sqrt(v + number(epsilon, v))
+    return factor, b - m * factor
+
+
+def scaled_channels(X: Array, factor: Array, shift: Array) -> Array:
+    """X [N, C, ...] times a factor and plus a shift for each channel."""
     y = widened(X) * beside_axis(factor, 1, X.ndim)
-    return as_type(_added(y, beside_axis(b - m * factor, 1, X.ndim)), X.dtype)
+    return as_type(_added(y, beside_axis(shift, 1, X.ndim)), X.dtype)
 
 
 def _added(y: Array, other: Array) -> Array:

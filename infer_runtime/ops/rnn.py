@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -164,8 +164,8 @@ def _run(
         sequences.append(outputs)
         last.append(states)
     xp = namespace(X)
-    y = xp.stack(sequences, axis=1)
-    finals = [xp.stack(group) for group in zip(*last, strict=True)]
+    y = _stacked(sequences, 1)
+    finals = [_stacked(group, 0) for group in zip(*last, strict=True)]
     if layout:
         y, finals = xp.permute_dims(y, (2, 0, 1, 3)), [s.swapaxes(0, 1) for s in finals]
     return tuple(as_type(v, X.dtype) for v in (y, *finals))
@@ -208,7 +208,15 @@ def _walk(
         states = tuple(xp.where(alive, new, old) for new, old in zip(fresh, states, strict=True))
     if not outputs:
         return gates[:, :, : states[0].shape[1]], states
-    return xp.stack(outputs), states
+    return _stacked(outputs, 0), states
+
+
+def _stacked(parts: Sequence[Array], axis: int) -> Array:
+    """The parts along a new axis; a single one, which is common, without a copy."""
+    if len(parts) > 1:
+        stacked: Array = namespace(*parts).stack(parts, axis=axis)
+        return stacked
+    return parts[0][:, None] if axis else parts[0][None]
 
 
 def _clipped(x: Array, limit: float | None) -> Array:
@@ -220,10 +228,18 @@ def _functions(
     alphas: Sequence[float], betas: Sequence[float],
 ) -> list[list[Function]]:  # fmt: skip
     """The activations of each direction; alphas and betas go to those that take one, in order."""
+    return _found_functions(
+        tuple(names or defaults * directions), len(defaults), tuple(alphas), tuple(betas)
+    )
+
+
+@lru_cache(maxsize=256)
+def _found_functions(
+    names: tuple[str, ...], size: int, alphas: tuple[float, ...], betas: tuple[float, ...]
+) -> list[list[Function]]:
     given = {"alpha": list(alphas), "beta": list(betas)}
-    found = [_function(name, given) for name in names or defaults * directions]
-    size = len(defaults)
-    return [found[i * size : (i + 1) * size] for i in range(directions)]
+    found = [_function(name, given) for name in names]
+    return [found[i : i + size] for i in range(0, len(found), size)]
 
 
 def _function(name: str, given: dict[str, list[float]]) -> Function:

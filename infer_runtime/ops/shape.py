@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -257,7 +258,10 @@ def _padded(
     data: Array, pairs: list[tuple[int, int]], mode: str, constant_value: Array | None
 ) -> Array:
     if mode != "constant":
-        return np.pad(data, pairs, mode=mode)  # type: ignore[call-overload,no-any-return]
+        for axis, pair in enumerate(pairs):
+            if any(pair):
+                data = data.take(_places(data.shape[axis], pair, mode), axis=axis)
+        return data
     value = number(0, data) if constant_value is None else constant_value.reshape(-1)[0]
     shape = [n + b + e for n, (b, e) in zip(data.shape, pairs, strict=True)]
     padded = np.full(shape, value, data.dtype)
@@ -277,8 +281,14 @@ def _padded_axis(
         ends = [[n if i == axis else d for i, d in enumerate(data.shape)] for n in pair]
         before, after = (xp.broadcast_to(value, end) for end in ends)
         return xp.concat([before, data, after], axis=axis)
-    places = np.pad(np.arange(size), pair, mode=mode)  # type: ignore[call-overload]
-    return xp.take(data, integer_like(places, data), axis=axis)
+    return xp.take(data, integer_like(_places(size, pair, mode), data), axis=axis)
+
+
+@lru_cache(maxsize=256)
+def _places(size: int, pair: tuple[int, int], mode: str) -> Array:
+    """Where along an axis the values of a padded one come from."""
+    places: Array = np.pad(np.arange(size), pair, mode=mode)  # type: ignore[call-overload]
+    return places
 
 
 @op("Pad", since=2, library="any")

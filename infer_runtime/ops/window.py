@@ -139,12 +139,17 @@ def pad_spatial(x: Array, begins: Sequence[int], ends: Sequence[int], value: flo
     if not any(begins) and not any(ends):
         return x
     lead = x.ndim - len(begins)
-    spatial = x.shape[lead:]
-    shape = [n + b + e for n, b, e in zip(spatial, begins, ends, strict=True)]
+    shape, target, source = _padding(x.shape[lead:], tuple(begins), tuple(ends))
     check_room((*x.shape[:lead], *shape), x.itemsize)
     padded = np.full((*x.shape[:lead], *shape), value, x.dtype)
-    edges = list(zip(spatial, begins, ends, strict=True))
-    target: Any = [slice(max(b, 0), n + b + min(e, 0)) for n, b, e in edges]
-    source: Any = [slice(max(-b, 0), n + min(e, 0)) for n, b, e in edges]
-    padded[(..., *target)] = x[(..., *source)]
+    padded[target] = x[source]
     return padded
+
+
+@lru_cache(maxsize=4096)
+def _padding(size: tuple[int, ...], begins: tuple[int, ...], ends: tuple[int, ...]) -> Any:
+    """The padded sizes, where the old values go, and which of them."""
+    edges = list(zip(size, begins, ends, strict=True))
+    target = [slice(max(b, 0), n + b + min(e, 0)) for n, b, e in edges]
+    source = [slice(max(-b, 0), n + min(e, 0)) for n, b, e in edges]
+    return [n + b + e for n, b, e in edges], (..., *target), (..., *source)

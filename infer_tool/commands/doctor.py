@@ -74,14 +74,14 @@ def _shown(domain: str, name: str) -> str:
 
 
 def _sources() -> list[list[Any]]:
-    return [_row(f.title, not f.missing, f.extra) for f in FORMATS.values()]
+    return [_row(f.title, not f.missing, f.fix) for f in FORMATS.values()]
 
 
 def _engines() -> list[list[Any]]:
-    return [_row(f"{name} {version or ''}".strip(), version is not None, "engines")
+    fix = "pip install 'infertool[engines]'"
+    return [_row(f"{name} {version or ''}".strip(), version is not None, fix)
             for name, version in available_engines().items()]  # fmt: skip
 
 
-def _row(name: str, works: bool, extra: str | None) -> list[Any]:
-    fix = "" if works else f"pip install 'infertool[{extra}]'"
-    return [name, "yes" if works else "no", fix]
+def _row(name: str, works: bool, fix: str) -> list[Any]:
+    return [name, "yes" if works else "no", "" if works else fix]

@@ -9,6 +9,7 @@ from infer_runtime.errors import MismatchError, UsageError
 from infer_tool.data import open_dataset, synthetic_dataset
 from infer_tool.emitters.onnx import save_onnx
 from infer_tool.engines import open_engine
+from infer_tool.engines.onnxruntime_kernels import deployed
 from infer_tool.evaluate import evaluate, feed_batch, full_batches, latency
 from infer_tool.files import check_output
 from infer_tool.gates import apply_gates, parse_limits
@@ -47,6 +48,7 @@ ENGINES_AGREE_DB = 20.0
 BELOW_QUANTISATION_DB = 3.0
 FAR_FROM_SOURCE_DB = 10.0  # a tenth of the signal's power is error
 ENGINE_SAMPLES = 8
+LITTLE_IN_INTEGERS = 0.5
 
 
 def run(config: Quantize, ui: Terminal) -> Report:
@@ -74,6 +76,9 @@ def run(config: Quantize, ui: Terminal) -> Report:
 
     def check(path: Path) -> None:
         report.artifact = describe_file(candidate, path, config.output)
+        if "onnxruntime" in installed_engines():
+            sizes = {name: value.shape for name, value in feeds[0].items()}
+            report.deployed = deployed(path, candidate, sizes)
         _measure(report, ui, config, source, path, evaluation)
         _warn(report)
         apply_gates(report, parse_limits(config))
@@ -124,8 +129,10 @@ def _quantise(
     ):
         result = quantize_model(source, _feeds(source, calibration, advance), config)
         set_facts(line, facts(source), facts(result.model))
-        line.options = {"scheme": config.scheme, "calibration": config.calibration}
+        options = ("scheme", "calibration", "rounding", "bias_correction")
+        line.options = {name: getattr(config, name) for name in options}
         line.refusals = list(result.refusals)
+        report.warnings += result.notes
         if config.calib == "synthetic":
             result.model.metadata_props["infertool.calibration"] = "synthetic"
     report.coverage = result.coverage
@@ -201,6 +208,12 @@ def _warn(report: Report) -> None:
         report.warnings.append(
             f"the result is larger than its source: {report.artifact.bytes} bytes, "
             f"source {report.source.bytes}"
+        )
+    if report.deployed and report.deployed.macs_fraction < LITTLE_IN_INTEGERS:
+        found = report.deployed
+        report.warnings.append(
+            f"{found.engine} computes only {100 * found.macs_fraction:.0f} % of the MACs in "
+            f"integer kernels; the largest that stays in float is {found.float_nodes[0]!r}"
         )
     if report.accuracy and report.accuracy.sqnr_db < FAR_FROM_SOURCE_DB:
         report.warnings.append(

@@ -63,9 +63,9 @@ class OnnxRuntimeEngine:
         """
         try:
             values = self._session.run(self._names, dict(feeds))
-        except _failures() as error:
+        except failures() as error:
             self._check(feeds)
-            raise ModelError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+            raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
         return dict(zip(self._names, values, strict=True))
 
     def _check(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -100,8 +100,8 @@ def _open(ort: Any, model: str | Path | ir.Model, options: Any) -> Any:
     try:
         with _as_file(model) as path:
             return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except _failures() as error:
-        raise ModelError(f"{label}: ONNX Runtime refuses it: {_first_line(error)}") from error
+    except failures() as error:
+        raise ModelError(f"{label}: ONNX Runtime refuses it: {first_line(error)}") from error
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def _symbols(model: str | Path | ir.Model, shapes: Shapes) -> dict[str, int]:
 
 
 @cache
-def _failures() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
     """What a session raises; the classes have no common base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -144,7 +144,8 @@ def _failures() -> tuple[type[Exception], ...]:
     return (*found, ValueError, RuntimeError)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What the engine says first; the rest are its own call stacks."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 

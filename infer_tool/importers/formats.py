@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -15,15 +16,28 @@ class Format:
     module: str  # of this package, with a function load(source, options) -> Imported
     packages: tuple[str, ...] = ()
     extra: str = ""
+    python: str = ""  # environment variable that names a Python which has the packages
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The packages that are not installed."""
+        if self.python and os.environ.get(self.python):
+            return ()
         return tuple(name for name in self.packages if find_spec(name) is None)
 
+    @property
+    def fix(self) -> str:
+        """What to do about missing packages."""
+        install = f"pip install 'infertool[{self.extra}]'" if self.extra else ""
+        own = f"set {self.python} to a Python that has {' and '.join(self.packages)}"
+        return " or ".join(way for way in (install, own if self.python else "") if way)
+
+
+TENSORFLOW = ("tensorflow", "tf2onnx")
 
 FORMATS: dict[str, Format] = {
-    "onnx": Format("ONNX, opset 7 and up", "protobuf fields", "onnx"),
+    "onnx": Format("ONNX, opset 7 to 28", "protobuf fields", "onnx"),
+    "onnx_text": Format("ONNX text (.onnxtxt)", "its header", "onnx_text"),
     "tflite": Format("TFLite (.tflite), compared with LiteRT", "flatbuffer identifier", "tflite"),
     "pt2": Format(
         "PyTorch ExportedProgram (.pt2)", "zip listing", "torch_export", ("torch",), "torch"
@@ -35,14 +49,52 @@ FORMATS: dict[str, Format] = {
         ("torch",),
         "torch",
     ),
-    "keras": Format(
-        "Keras 3 (.keras)", "zip listing", "tensorflow", ("tensorflow", "tf2onnx"), "tensorflow"
+    "jax": Format(
+        "JAX function or module, file.py:factory",
+        "what the code imports and returns",
+        "jax",
+        ("jax", "jax2onnx"),
+        "jax",
+        "INFERTOOL_JAX_PYTHON",
+    ),
+    "paddle": Format(
+        "Paddle inference model, or file.py:factory",
+        "protobuf fields, JSON, or the code",
+        "paddle",
+        ("paddle", "paddle2onnx"),
+        "",
+        "INFERTOOL_PADDLE_PYTHON",
+    ),
+    "mindspore": Format(
+        "MindSpore cell, file.py:factory",
+        "what the code imports and returns",
+        "mindspore",
+        ("mindspore",),
+        "",
+        "INFERTOOL_MINDSPORE_PYTHON",
+    ),
+    "torchscript": Format(
+        "TorchScript (torch.jit.save)", "zip listing", "torchscript", ("torch",), "torch"
+    ),
+    "huggingface": Format(
+        "Hugging Face folder with safetensors",
+        "config.json in a folder",
+        "huggingface",
+        ("torch", "transformers"),
+        "huggingface",
+    ),
+    "keras": Format("Keras 3 (.keras)", "zip listing", "tensorflow", TENSORFLOW, "tensorflow"),
+    "keras_h5": Format(
+        "Keras HDF5 (.h5)", "HDF5 signature", "tensorflow", TENSORFLOW, "tensorflow"
     ),
     "saved_model": Format(
-        "TensorFlow SavedModel",
+        "TensorFlow SavedModel, 1 and 2",
         "folder with saved_model.pb",
         "tensorflow",
-        ("tensorflow", "tf2onnx"),
+        TENSORFLOW,
         "tensorflow",
+    ),
+    "graph_def": Format(
+        "TensorFlow frozen graph (.pb)", "protobuf fields", "tensorflow", TENSORFLOW, "tensorflow"
     ),
 }

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from infer_runtime.errors import ModelError
+from infer_tool.importers.contrib import expand_contrib, has_contrib, own_contrib
+from infer_tool.importers.lower_opset import lower_opset
 from infer_tool.importers.opset import convert_opset
 from infer_tool.quiet import quiet
 from passes.facts import opset
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 OLDEST, NEWEST = 7, 26  # before 7 broadcasting is another one; 26 is ONNX Runtime's ceiling
-IR_VERSION = 10
+IR_VERSION, NEWEST_IR = 10, 13  # what opset 20 came with, and again the ceiling
 # Until then every initialiser had to be listed as an input too, which made none of them optional.
 LISTED_INITIALISERS = 4
 
@@ -29,8 +31,10 @@ SEQUENCES = {
 }  # fmt: skip
 
 
-def normalise(model: ir.Model, source: str) -> ir.Model:
+def normalise(model: ir.Model, source: str, target: int = OPSET) -> ir.Model:
     """Bring an imported model into the form that passes and quantisers expect.
+
+    An opset below `target` is raised to it.
 
     Raises:
         ModelError: the opset is out of range or cannot be converted, or the graph is not valid.
@@ -43,16 +47,25 @@ def normalise(model: ir.Model, source: str) -> ir.Model:
     _unlist_initialisers(model)
     _name_values(model)
     _strip(model)
-    if opset(model) < OPSET:
-        convert_opset(model, OPSET, source)
+    own_contrib(model)
+    if opset(model) < target:
+        convert_opset(model, target, source)
+        _name_values(model)
+    if has_contrib(model):
+        _infer_types(model)
+        expand_contrib(model, source)
         _name_values(model)
     _name_nodes(model)
     _infer_types(model)
     _declare(model, declared)
-    model.ir_version = IR_VERSION if opset(model) <= OPSET else max(IR_VERSION, model.ir_version)
+    newer = min(NEWEST_IR, max(IR_VERSION, model.ir_version))
+    model.ir_version = IR_VERSION if opset(model) <= OPSET else newer
     try:
         verify(model)
     except ModelError as error:
+        from infer_tool.importers.gate import check
+
+        check(model, source)  # what nobody knows is the better reason
         raise ModelError(f"{source}: {error}") from error
     return model
 
@@ -76,11 +89,15 @@ def _plain_dimensions(model: ir.Model) -> None:
 
 
 def _check_opset(model: ir.Model, source: str) -> None:
-    current = opset(model)
-    if not OLDEST <= current <= NEWEST:
+    import onnx.defs
+
+    current, known = opset(model), onnx.defs.onnx_opset_version()
+    if not OLDEST <= current <= max(NEWEST, known):
         raise ModelError(
-            f"{source}: opset {current} is not supported; expected {OLDEST} to {NEWEST}"
+            f"{source}: opset {current} is not supported; expected {OLDEST} to {known}"
         )
+    if current > NEWEST:
+        lower_opset(model, _all_nodes(model), NEWEST, source)
 
 
 def _unlist_initialisers(model: ir.Model) -> None:

@@ -1,4 +1,4 @@
-"""ONNX files: opset 7 and up, external data inside the model's own folder."""
+"""ONNX files: opset 7 to 28, external data inside the model's own folder."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import onnx_ir as ir
 
 from infer_runtime import Session
 from infer_runtime.errors import ModelError
+from infer_runtime.mapped import map_external
 from infer_tool.engines import available_engines, open_engine
 from infer_tool.importers import Imported, ImportOptions
+from infer_tool.importers.links import relocate
 from infer_tool.importers.normalise import bodies, normalise
 from infer_tool.quiet import quiet
 from infer_tool.reason import reason
 from passes.facts import opset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from infer_tool.importers import Outputs
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 DAMAGE = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
 
 
-def load(source: str, options: ImportOptions) -> Imported:  # noqa: ARG001 - the file says it all
+def load(source: str, options: ImportOptions) -> Imported:
     """Read, check and normalise a file.
 
     The reference is ONNX Runtime without optimisations on the original file where it is installed,
@@ -37,9 +39,10 @@ def load(source: str, options: ImportOptions) -> Imported:  # noqa: ARG001 - the
     """
     path = Path(source)
     try:
-        model = read(path)
-        check_texts(path, model)
-        check_tensors(path, model)
+        model = read_checked(path, follow_links=options.follow_links)
+        if options.follow_links:
+            relocate(model)
+        map_external(model)
         written = opset(model)
         model = normalise(model, source)
     except DAMAGE as error:
@@ -47,7 +50,22 @@ def load(source: str, options: ImportOptions) -> Imported:  # noqa: ARG001 - the
         raise ModelError(
             f"{path}: not an ONNX model, or damaged ({reason(error)}); copy it again"
         ) from error
-    return Imported(model, "onnx", path, _LazyReference(path), written)
+    linked = options.follow_links
+    reference = LazyReference(lambda: _original(path) if linked else path)
+    return Imported(model, "onnx", path, reference, written)
+
+
+def read_checked(path: Path, *, follow_links: bool = False) -> ir.Model:
+    """The file as it is, its names and constants checked.
+
+    Raises:
+        ModelError: not a model, damaged, or reaching outside its folder.
+
+    """
+    model = read(path)
+    check_texts(path, model)
+    check_tensors(path, model, follow_links=follow_links)
+    return model
 
 
 def read(path: Path) -> ir.Model:
@@ -62,14 +80,19 @@ def read(path: Path) -> ir.Model:
     try:
         # Only with a folder in its path does onnx_ir check where external data lies.
         with quiet():
-            model = ir.load(path.absolute())
+            model = ir.load(path.absolute(), format="protobuf")
     except (DecodeError, ir.serde.SerdeError) as error:
         raise ModelError(
             f"{path}: not an ONNX model, or damaged ({reason(error)}); copy it again"
         ) from error
+    check_graph(path, model)
+    return model
+
+
+def check_graph(path: Path, model: ir.Model) -> None:
+    """Bytes of other things parse as an empty message."""
     if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
         raise ModelError(f"{path}: not an ONNX model: it holds no graph")
-    return model
 
 
 def check_texts(path: Path, model: ir.Model) -> None:
@@ -82,8 +105,11 @@ def check_texts(path: Path, model: ir.Model) -> None:
                     raise ModelError(f"{path}: damaged: {text!r} is no name; copy it again")
 
 
-def check_tensors(path: Path, model: ir.Model) -> None:
+def check_tensors(path: Path, model: ir.Model, *, follow_links: bool = False) -> None:
     """Every constant must have all its bytes, and external ones inside the model's folder.
+
+    With `follow_links` a plain file name beside the model may be a link to anywhere, as in the
+    cache of Hugging Face; the constant then points to where the data lies.
 
     Raises:
         ModelError: naming the constant.
@@ -92,7 +118,7 @@ def check_tensors(path: Path, model: ir.Model) -> None:
     folder = path.absolute().parent.resolve()
     for name, tensor in constants(model):
         if isinstance(tensor, ir.ExternalTensor):
-            _check_external(path, folder, name, tensor)
+            _check_external(path, folder, name, tensor, follow_links)
         elif isinstance(tensor, ir.TensorProtoTensor):
             _check_inline(path, name, tensor)
 
@@ -110,10 +136,18 @@ def constants(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
                     yield f"{node.name or node.op_type}.{attribute.name}", attribute.as_tensor()
 
 
-def _check_external(path: Path, folder: Path, name: str, tensor: ir.ExternalTensor) -> None:
+def _check_external(
+    path: Path, folder: Path, name: str, tensor: ir.ExternalTensor, follow_links: bool
+) -> None:
     location = str(tensor.location)
     data = (folder / location).resolve()
-    if Path(location).is_absolute() or not data.is_relative_to(folder):
+    if not data.is_relative_to(folder) and _is_link_beside(folder, location):
+        if not follow_links:
+            raise ModelError(
+                f"{path}: its data file {location!r} is a link to {data}, outside the model's "
+                "folder; add --follow-links if you trust it, as in the cache of Hugging Face"
+            )
+    elif Path(location).is_absolute() or not data.is_relative_to(folder):
         raise ModelError(
             f"{path}: constant {name!r} lies at {location!r}, outside the model's folder; "
             "copy the data file there"
@@ -131,6 +165,10 @@ def _check_external(path: Path, folder: Path, name: str, tensor: ir.ExternalTens
         )
 
 
+def _is_link_beside(folder: Path, location: str) -> bool:
+    return Path(location).name == location and (folder / location).is_symlink()
+
+
 def _check_inline(path: Path, name: str, tensor: ir.TensorProtoTensor) -> None:
     proto = tensor.raw
     if proto.HasField("raw_data") and len(proto.raw_data) != tensor.nbytes:
@@ -140,24 +178,34 @@ def _check_inline(path: Path, name: str, tensor: ir.TensorProtoTensor) -> None:
         )
 
 
-class _LazyReference:
+def _original(path: Path) -> ir.Model:
+    """The file as it is; engines have rules of their own for links, so they get a copy."""
+    model = read_checked(path, follow_links=True)
+    relocate(model)
+    return model
+
+
+class LazyReference:
     """Loads the original only when somebody compares with it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, original: Callable[[], Path | ir.Model]) -> None:
+        self._original = original
         self._run: Any = None
 
     def __call__(self, feeds: Mapping[str, Any]) -> Outputs:
+        """Outputs by name."""
         if self._run is None:
-            self._run = self._open()
+            self._run = _open(self._original())
         outputs: Outputs = self._run(feeds)
         return outputs
 
-    def _open(self) -> Any:
-        if not available_engines().get("onnxruntime"):
-            return Session(self._path).run
-        try:
-            return open_engine("onnxruntime", self._path, optimize=False, lean=True).run
-        except ModelError:
-            # A file that is newer than ONNX Runtime (IR version, opset) is still one of ours.
-            return Session(self._path).run
+
+def _open(original: Path | ir.Model) -> Any:
+    """How the file's own engine runs it: ONNX Runtime if it is here and reads it, else ours."""
+    if not available_engines().get("onnxruntime"):
+        return Session(original).run
+    try:
+        return open_engine("onnxruntime", original, optimize=False, lean=True).run
+    except ModelError:
+        # A file that is newer than ONNX Runtime (IR version, opset) is still one of ours.
+        return Session(original).run

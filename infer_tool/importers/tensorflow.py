@@ -1,122 +1,118 @@
-"""TensorFlow SavedModels and Keras files, through tf2onnx in a process of its own."""
+"""TensorFlow and Keras sources, converted and run in a process of their own.
+
+tf2onnx converts first; where it cannot, or what it writes does not compute what TensorFlow does,
+TensorFlow's own converter to TFLite and our importer of that do.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import weakref
-from contextlib import contextmanager
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-from infer_runtime.errors import LimitError, MissingExtraError, ModelError
+from infer_runtime.errors import MismatchError, ModelError
+from infer_tool.extras import check_installed
 from infer_tool.importers import Imported, ImportOptions
-from infer_tool.importers import onnx as onnx_files
-from infer_tool.importers.tensorflow_convert import input_names, output_name, signature
-from infer_tool.quiet import quiet
-from infer_tool.reason import LENGTH, reason
+from infer_tool.importers.detect import detect
+from infer_tool.importers.foreign import MODEL, name_dimensions, prove, read_converted
+from infer_tool.importers.gate import keep_outputs
+from infer_tool.importers.keras_screen import screen_archive, screen_hdf5
+from infer_tool.importers.tensorflow_screen import screen_graph, screen_saved_model
+from infer_tool.importers.torch_inputs import parse_input
+from infer_tool.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    import onnx_ir as ir
 
-    from infer_tool.importers import Outputs
+    from infer_runtime.errors import InferError
 
-SECONDS = 1800  # for the conversion; a large model takes minutes
-PACKAGES = ("tensorflow", "tf2onnx")
-STDERR = 2
+CHILD = "infer_tool.importers.tensorflow_child"
+ROUTES = ("tf2onnx", "tflite")
+Refused = dict[str, ModelError | MismatchError]  # route -> why
 
 
 def load(source: str, options: ImportOptions) -> Imported:
     """Convert; the names of the signature stay, and TensorFlow itself is the reference.
 
     Raises:
-        ModelError: it cannot be read, or holds operations that ONNX has not.
+        UsageError: an option names what the source has not.
+        ModelError: damaged, refused, or no route converts it; each says why.
         MissingExtraError: TensorFlow or tf2onnx is not installed.
         LimitError: the conversion takes too long.
 
     """
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise MissingExtraError(
-                f"{package} is not installed; run: pip install 'infertool[tensorflow]'"
-            )
-    path = Path(source)
-    reference = _SignatureReference(source)
-    folder = reference.folder
-    _convert(path, folder)
-    try:
-        model = onnx_files.load(str(folder / "model.onnx"), options).model
-    except ModelError as error:
-        inner = str(error).removeprefix(f"{folder / 'model.onnx'}: ")
-        raise ModelError(f"{source}: tf2onnx wrote an invalid model: {inner}") from error
-    kind = "keras" if path.is_file() else "saved_model"
-    return Imported(model, kind, path, reference)
-
-
-def _convert(path: Path, folder: Path) -> None:
-    module = "infer_tool.importers.tensorflow_convert"
-    command = [sys.executable, "-m", module, str(path), str(folder)]
-    # The child finds this package where this process did, and asks for no graphics card.
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
-    }
-    try:
-        result = subprocess.run(
-            command, env=environment, capture_output=True, check=False, timeout=SECONDS
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LimitError(f"{path}: tf2onnx did not finish in {SECONDS} s") from error
-    if result.returncode:
-        lines = result.stderr.decode(errors="replace").strip().splitlines()
-        why = lines[-1][:LENGTH] if lines else f"it ended with status {result.returncode}"
-        raise ModelError(f"{path}: tf2onnx cannot convert it: {why}")
-
-
-class _SignatureReference:
-    """Runs the signature of `folder`/model on NumPy feeds; loads it when it is first asked.
-
-    The folder is the conversion's and goes when nobody can ask any more.
-    """
-
-    def __init__(self, source: str) -> None:
-        self.folder = Path(mkdtemp(prefix="infertool-"))
-        self._source = source
-        self._loaded: Any = None
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-
-    def __call__(self, feeds: Mapping[str, Any]) -> Outputs:
+    kind = detect(source)
+    _screen(source, kind, options)
+    for package in ("tensorflow", "tf2onnx"):
+        check_installed(package, "tensorflow")
+    refused: Refused = {}
+    routes = list(ROUTES)
+    while routes:
+        worker = Worker(CHILD, source, _asked(kind, options, routes))
+        refused |= {route: ModelError(why) for route, why in worker.facts["refused"].items()}
+        route = worker.facts["route"]
+        if not route:
+            break
         try:
-            with quiet(), _no_stderr():
-                import tensorflow as tf
-
-                if self._loaded is None:
-                    self._loaded = tf.saved_model.load(str(self.folder / "model"))
-                function = signature(self._loaded)
-                results = function(**{name: tf.constant(v) for name, v in feeds.items()})
-        except Exception as error:
-            # TensorFlow raises classes of its own and of Python for what it cannot run.
-            raise ModelError(
-                f"{self._source}: TensorFlow cannot run it: {reason(error)}"
-            ) from error
-        names = input_names(function)
-        return {output_name(name, names): value.numpy() for name, value in results.items()}
+            model = _model(worker, source, kind, options)
+        except (ModelError, MismatchError) as error:
+            refused[route] = error
+            routes = [r for r in routes if r not in refused]
+        else:
+            said = "; ".join([route, *_reasons(refused, source)])
+            return Imported(model, kind, Path(source), worker, route=said)
+    raise _failure(source, refused)
 
 
-@contextmanager
-def _no_stderr() -> Iterator[None]:
-    """TensorFlow's C++ logs before its own log level is read."""
-    sys.stderr.flush()
-    kept, nothing = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, STDERR)
+def _screen(source: str, kind: str, options: ImportOptions) -> None:
+    if kind == "saved_model":
+        screen_saved_model(source, follow_links=options.follow_links)
+    else:
+        {"keras": screen_archive, "keras_h5": screen_hdf5, "graph_def": screen_graph}[kind](source)
+
+
+def _asked(kind: str, options: ImportOptions, routes: list[str]) -> dict[str, Any]:
+    specs = [parse_input(text) for text in options.input]
+    return {
+        "kind": kind,
+        "routes": routes,
+        "signature": options.signature,
+        "output_name": list(options.output_name),
+        "input": [{"name": s.name, "shape": s.shape, "dtype": s.dtype.name} for s in specs],
+    }
+
+
+def _model(worker: Worker, source: str, kind: str, options: ImportOptions) -> ir.Model:
+    """What the child converted, checked against the child."""
+    stated = {s.name: s.shape for s in map(parse_input, options.input)}
+    is_keras = kind.startswith("keras")
+    if worker.facts["route"] == "tflite":
+        model = _from_tflite(worker, source)
+    else:
+        model = read_converted(
+            worker.folder / MODEL, source, lambda m: name_dimensions(m, stated, batch=is_keras)
+        )
+    prove(model, worker, source)
+    return model
+
+
+def _from_tflite(worker: Worker, source: str) -> ir.Model:
+    """Names come from the signature, which our importer reads."""
+    path = str(worker.folder / "model.tflite")
+    load_tflite = import_module("infer_tool.importers.tflite").load
     try:
-        yield
-    finally:
-        os.dup2(kept, STDERR)
-        os.close(kept)
-        os.close(nothing)
+        model: ir.Model = load_tflite(path, ImportOptions()).model
+    except ModelError as error:
+        raise type(error)(str(error).replace(path, source)) from error
+    keep_outputs(model, worker.facts["outputs"], source)
+    return model
+
+
+def _failure(source: str, refused: Refused) -> InferError:
+    """All reasons in one line; the first one's class."""
+    listed = "; ".join(_reasons(refused, source))
+    return type(next(iter(refused.values())))(f"{source}: cannot be converted: {listed}")
+
+
+def _reasons(refused: Refused, source: str) -> list[str]:
+    return [f"{name}: {str(e).removeprefix(f'{source}: ')}" for name, e in refused.items()]

@@ -11,6 +11,7 @@ import json
 import pickle
 import re
 import zipfile
+import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_GRAPH = 1 << 30  # bytes of JSON; real ones are some megabytes
+LARGEST_PACKED = 1 << 28  # bytes of all members that are compressed, once unpacked
+
+# What reading a damaged member raises.
+DAMAGE = (ValueError, zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError,
+          RuntimeError)  # fmt: skip
 
 NAME = re.compile(r"\w*")
 PARAMETER = re.compile(r"[^\"'\\\n\r()]*")
@@ -31,7 +37,7 @@ EXPRESSION = re.compile(
 )
 OPERATOR = re.compile(
     r"torch\.ops\.(?:aten|prims?|higher_order|quantized|quantized_decomposed|torchvision)"
-    r"\.(?!__)\w+(?:\.(?!__)\w+)?"
+    r"\.(?!__|(?:from_file|save)\b)\w+(?:\.(?!__)\w+)?"
     r"|torch\.ops\.aten\.__i?(?:and|or|xor|lshift|rshift)__\.\w+"
     r"|torch\._?sym_\w+|math\.\w+"
     r"|_operator\.(?:add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge"
@@ -52,11 +58,9 @@ IMPORTING_SPEC = re.compile(r"default_factory_module|__enum__")
 
 
 def check_archive(path: Path) -> None:
-    """Raise ModelError for anything in the archive that could run code."""
+    """Raise ModelError for anything in a .pt2 that could run code."""
+    names = check_zip(path)
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if len(set(names)) != len(names):
-            raise ModelError(f"{path}: two members of the archive have one name")
         for name in names:
             if "/aotinductor/" in name:
                 raise ModelError(f"{path}: holds compiled code, which is not loaded: {name}")
@@ -64,12 +68,47 @@ def check_archive(path: Path) -> None:
                 _check_json(path, archive, name)
 
 
+def check_zip(path: Path) -> list[str]:
+    """The members of an archive that torch wrote: plain names, once each, no more than it holds.
+
+    Raises:
+        ModelError: damaged, or a name or a size that torch does not write.
+
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members, comment = archive.infolist(), archive.comment
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        raise ModelError(f"{path}: is a damaged zip archive; copy it again") from error
+    names = [member.filename for member in members]
+    if len(set(names)) != len(names):
+        raise ModelError(f"{path}: two members of the archive have one name")
+    for name in names:
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+            raise ModelError(f"{path}: the name {name[:80]!r} leads out of the archive")
+    _check_sizes(path, members)
+    if comment:
+        raise ModelError(f"{path}: the archive has a comment, which torch does not write")
+    return names
+
+
+def _check_sizes(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """torch compresses code only; and members that overlap are no archive of anybody's."""
+    held = sum(m.compress_size for m in members)
+    packed = sum(m.file_size for m in members if m.compress_type != zipfile.ZIP_STORED)
+    stored = [m for m in members if m.compress_type == zipfile.ZIP_STORED]
+    if held > path.stat().st_size or any(m.compress_size != m.file_size for m in stored):
+        raise ModelError(f"{path}: its members are larger than the archive; copy it again")
+    if packed > LARGEST_PACKED:
+        raise ModelError(f"{path}: unpacks to {packed} bytes, more than {LARGEST_PACKED}")
+
+
 def _check_json(path: Path, archive: zipfile.ZipFile, name: str) -> None:
     if archive.getinfo(name).file_size > LARGEST_GRAPH:
         raise ModelError(f"{path}: {name} is larger than {LARGEST_GRAPH} bytes")
     try:
         document = json.loads(archive.read(name))
-    except (ValueError, zipfile.BadZipFile) as error:
+    except (*DAMAGE, RecursionError) as error:
         raise ModelError(f"{path}: {name} is damaged; copy the file again") from error
     for key, text in _strings(document):
         if not _is_harmless(key, text):

@@ -109,6 +109,7 @@ class Report:
     artifact: Artifact | None = None
     stages: list[Stage] = field(default_factory=list)
     coverage: Any = None
+    deployed: Any = None  # of coverage, what an engine really computes with integers
     accuracy: Accuracy | None = None
     latency: list[Latency] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from infer_tool.report.write import to_json
@@ -42,7 +43,7 @@ def _tables(report: Report) -> Iterator[Table]:
         yield _files(report)
     yield from _details(report)
     if report.coverage:
-        yield _coverage(report.coverage)
+        yield _coverage(report.coverage, report.deployed)
         if report.config.get("explain") and report.coverage.fallbacks:
             yield _fallbacks(report.coverage.fallbacks)
     if report.accuracy:
@@ -54,7 +55,7 @@ def _tables(report: Report) -> Iterator[Table]:
     if report.gates:
         yield _gates(report.gates)
     if report.stages:
-        yield _stages(report.stages)
+        yield _stages(report.stages, every=bool(report.config.get("explain")))
         if report.config.get("explain") and report.command in EXPLAINED:
             yield from _explanations(report.stages)
 
@@ -91,15 +92,18 @@ def _details(report: Report) -> Iterator[Table]:
     for title, content in report.details.items():
         table = _table(title, *content["columns"])
         for row in content["rows"]:
-            table.add_row(*(str(cell) for cell in row))
+            table.add_row(*(escape(str(cell)) for cell in row))
         yield table
 
 
-def _coverage(coverage: Any) -> Table:
+def _coverage(coverage: Any, deployed: Any) -> Table:
     table = _table("Quantised", "share of", "value")
     table.add_row("MACs", f"{100 * coverage.macs_fraction:.1f} %")
     table.add_row("weight bytes", f"{100 * coverage.weights_bytes_fraction:.1f} %")
     table.add_row("nodes", f"{coverage.quantized_nodes} of {coverage.nodes}")
+    if deployed:
+        run = f"MACs in integer kernels of {deployed.engine}"
+        table.add_row(run, f"{100 * deployed.macs_fraction:.1f} %")
     return table
 
 
@@ -151,12 +155,19 @@ def _gates(gates: list[Any]) -> Table:
     return table
 
 
-def _stages(stages: list[Any]) -> Table:
+def _stages(stages: list[Any], *, every: bool) -> Table:
+    """The ledger; passes that changed nothing share a line unless all are asked for."""
     table = _table("Stages", "stage", "seconds", "nodes", "bytes", "max abs error")
+    idle = [] if every else [s for s in stages if s.options.get("changes") == 0]
     for stage in stages:
+        if stage in idle:
+            continue
         nodes = f"{stage.nodes[0]} -> {stage.nodes[1]}" if stage.nodes else "-"
         size = " -> ".join(show_bytes(b) for b in stage.bytes) if stage.bytes else "-"
         table.add_row(stage.name, f"{stage.seconds:.2f}", nodes, size, _error(stage.max_abs_error))
+    if idle:
+        seconds = sum(s.seconds for s in idle)
+        table.add_row(f"{len(idle)} passes without a change", f"{seconds:.2f}", "-", "-", "-")
     return table
 
 

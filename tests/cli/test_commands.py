@@ -267,6 +267,16 @@ def test_doctor_lists_operators(cli) -> None:
     assert rows["ai.onnx.preview.training::Gradient"] == ["nobody: refused", "no"]
 
 
+def test_doctor_lists_formats(cli) -> None:
+    rows = json.loads(cli("doctor", "--formats", "--json").out)["details"]["Formats"]["rows"]
+    assert [
+        "TensorFlow SavedModel, 1 and 2",
+        "folder with saved_model.pb",
+        "tensorflow, tf2onnx",
+    ] in rows
+    assert all(how and needs for _, how, needs in rows)
+
+
 def test_verify_as_another_processor(cli, tmp_path: Path) -> None:
     """Full-range weights and bright inputs: exact here, clipped at 16 bits without VNNI."""
     text = """<ir_version: 10, opset_import: ["": 20]>

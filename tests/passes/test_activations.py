@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from passes.fuse_gates import FuseMish, FuseSwish
 from passes.fuse_gelu import FuseGelu
+from passes.fuse_group_norm import FuseGroupNorm
 from passes.fuse_hard_sigmoid import FuseHardSigmoid
 from passes.fuse_hard_swish import FuseHardSwish
+from passes.fuse_mish import FuseMish
 from passes.fuse_normalization import FuseInstanceNorm, FuseLayerNorm
 
 R = np.random.default_rng(3)
@@ -86,7 +87,6 @@ def test_activations_are_recognised(apply_pass, make_known, item, body, op) -> N
         (FuseGelu(), f"c = Pow(x, two)  {CUBE}  h = Mul(half, x)  y = Mul(h, p)"),
         (FuseMish(), "s = Softplus(w)  t = Tanh(s)  y = Mul(x, t)"),
         (FuseMish(), "s = Softplus(x)  t = Tanh(s)  m = Mul(x, t)  y = Add(m, s)"),
-        (FuseSwish(), "s = Sigmoid(x)  y = Mul(x, s)"),  # of opset 24
     ],
 )
 def test_other_products_stay(make_known, item, body) -> None:
@@ -109,15 +109,6 @@ def test_later_operators_need_their_opset(make_known) -> None:
     outcome = FuseGelu().apply(model)
     assert outcome.changes == 0
     assert outcome.refusals[0].reason == "the result needs opset 20"
-
-
-@pytest.mark.parametrize(("scaled", "alpha"), [("x", 1.0), ("k", 2.0)])
-def test_swish_where_the_opset_has_it(make_known, scaled, alpha) -> None:
-    model = _activation(make_known, f"k = Mul(x, two)  s = Sigmoid({scaled})  y = Mul(s, x)")
-    model.opset_imports[""] = 24
-    assert FuseSwish().apply(model).changes == 1
-    swish = next(n for n in model.graph if n.op_type == "Swish")
-    assert swish.attributes["alpha"].as_float() == alpha
 
 
 NORM = """t (float[2,4,3,5] x, int64[{n}] a, float e, float two, {scale} s, {bias} b) =>
@@ -170,3 +161,28 @@ def test_normalisations_are_recognised(
 )
 def test_other_normalisations_stay(make_known, item, axes, scale, changed) -> None:
     assert item.apply(_norm(make_known, axes, scale, **changed)).changes == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "other", "goes"),
+    [
+        ("2,4,6", (-1,), "x", True),
+        ("N,4,3,2", (2, 3), "x", True),
+        ("2,N,6", (-1,), "x", False),  # how many groups?
+        ("2,4,3,2", (3,), "x", False),
+        ("2,4,3,2", (1, 2, 3), "x", False),
+        ("2,4,6", (-1,), "d", False),
+        ("2,4,6", (-1,), "v", False),
+    ],
+)
+def test_groups_are_normalised_as_instances(
+    apply_pass, make_known, shape, axes, other, goes
+) -> None:
+    text = f"""t (float[{shape}] x, int64[{len(axes)}] a, float e) => (float[] y, float[] z)
+    {{ m = ReduceMean(x, a)  d = Sub(x, m)  q = Mul(d, d)  v = ReduceMean(q, a)  w = Add(v, e)
+      r = Sqrt(w)  y = Div(d, r)  z = Neg({other}) }}"""
+    model = make_known(text, a=np.array(axes), e=np.float32(0.01))
+    sizes = tuple(int(n) if n != "N" else 3 for n in shape.split(","))
+    ops, outcome, _ = apply_pass(FuseGroupNorm(), model, 3e-6, x=sizes)
+    assert outcome.changes == int(goes)
+    assert ("InstanceNormalization" in ops) == goes

@@ -7,9 +7,11 @@ import onnx_ir as ir
 import pytest
 
 from passes.flatten_concats import FlattenConcats
+from passes.join_splits import JoinSplits, SplitJoins
 from passes.merge_casts import MergeCasts
 from passes.merge_pads import MergePads
 from passes.merge_slices import MergeSlices
+from passes.narrow_indices import NarrowIndices
 from passes.sequence_to_split import SequenceToSplit
 
 
@@ -109,3 +111,64 @@ def test_a_sequence_that_is_used_as_a_whole_stays(make_known) -> None:
     { s = SplitToSequence<axis=1>(x, n)  y = SequenceLength(s) }"""
     outcome = SequenceToSplit().apply(make_known(text, n=np.int64(3)))
     assert "as a whole" in outcome.refusals[0].reason
+
+
+SPLIT = "a, b, c = Split<axis=1>(x, s)"
+
+
+@pytest.mark.parametrize(
+    ("item", "body", "goes"),
+    [
+        (JoinSplits(), f"{SPLIT}  d = Concat<axis=-2>(a, b, c)  y = Neg(d)  z = Neg(a)", True),
+        (JoinSplits(), f"{SPLIT}  d = Concat<axis=1>(a, c, b)  y = Neg(d)  z = Neg(a)", False),
+        (JoinSplits(), f"{SPLIT}  d = Concat<axis=1>(a, b)  y = Neg(d)  z = Neg(a)", False),
+        (JoinSplits(), f"{SPLIT}  y = Concat<axis=1>(a, b, c)  z = Neg(a)", False),  # an output
+        (JoinSplits(), "a, b = Split<axis=2, num_outputs=2>(x)  d = Concat<axis=1>(a, b)  y = Neg(d)  z = Neg(x)", False),
+        (SplitJoins(), "d = Concat<axis=1>(w, x, w)  a, b, c = Split<axis=1>(d, t)  y = Neg(b)  z = Add(a, c)", True),
+        (SplitJoins(), "d = Concat<axis=1>(w, x)  a, b = Split<axis=1>(d, u)  y = Neg(b)  z = Neg(d)", True),
+        (SplitJoins(), "d = Concat<axis=1>(x, w)  a, b = Split<axis=1>(d, u)  y = Neg(b)  z = Neg(a)", False),
+        (SplitJoins(), "d = Concat<axis=1>(w, x)  y, b = Split<axis=1>(d, u)  z = Neg(b)", False),
+        (SplitJoins(), "d = Concat<axis=2>(x, x)  a, b = Split<axis=1>(d, v)  y = Neg(b)  z = Neg(a)", False),
+    ],
+)  # fmt: skip
+def test_split_and_concat_undo_each_other(apply_pass, make_known, item, body, goes) -> None:
+    text = """t (float[2,6,4] x, float[2,3,4] w, int64[3] s, int64[3] t, int64[2] u, int64[2] v)
+    => (float[] y, float[] z)"""
+    model = make_known(f"{text} {{ {body} }}", s=_i(1, 2, 3), t=_i(3, 6, 3), u=_i(3, 6), v=_i(3, 3))
+    ops, outcome, _ = apply_pass(item, model)
+    gone = "Concat" if isinstance(item, JoinSplits) else "Split"
+    assert (gone not in ops) == goes == bool(outcome.changes)
+
+
+@pytest.mark.parametrize(
+    ("body", "narrow"),
+    [
+        ("a = Gather(x, n)  b = Gather<axis=1>(x, n)  y = Neg(a)  z = Neg(b)", True),
+        ("a = Gather(x, n)  y = Neg(a)  b = Cast<to=1>(n)  z = Neg(b)", False),  # read as a value
+        ("a = Gather(x, few)  y = Neg(a)  z = Neg(x)", False),  # not worth a second type
+        ("a = Gather(x, far)  y = Neg(x)  z = Neg(x)", False),
+    ],
+)
+def test_indices_become_narrow(make_known, body, narrow) -> None:
+    text = "t (float[9,9] x, int64[80] n, int64[2] few, int64[80] far) => (float[] y, float[] z)"
+    far = np.full(80, 2**40)
+    model = make_known(f"{text} {{ {body} }}", n=np.arange(80) % 9 - 9, few=_i(1, -2), far=far)
+    assert NarrowIndices().apply(model).changes == int(narrow)
+    kinds = [v.dtype for v in model.graph.initializers.values()]
+    assert (ir.DataType.INT32 in kinds) == narrow
+
+
+@pytest.mark.parametrize(("source", "target", "goes"), [("int32", 7, True), ("int16", 7, False)])
+def test_indices_are_not_cast(apply_pass, make_known, source, target, goes) -> None:
+    text = f"""t (float[9,3] x, {source}[2] i, {source}[2] zero) => (float[] y)
+    {{ m = Mul(i, zero)  n = Cast<to={target}>(m)  y = Gather(x, n) }}"""
+    model = make_known(text, zero=np.zeros(2, source))
+    outcome = NarrowIndices().apply(model)
+    assert outcome.changes == int(goes)
+    last = next(n for n in model.graph if n.op_type == "Gather")
+    assert (last.inputs[1].producer().op_type == "Mul") == goes
+
+
+def test_narrow_indices_pick_the_same(apply_pass, make_known) -> None:
+    text = "t (float[9,3] x, int64[80] n) => (float[] y) { y = Gather(x, n) }"
+    apply_pass(NarrowIndices(), make_known(text, n=np.arange(80) % 18 - 9))

@@ -243,3 +243,43 @@ def test_division_by_zero_is_left_alone(make) -> None:
     outcome = FoldAffine().apply(make(text, w=_f(4, 5), k=np.zeros(5, np.float32)))
     assert outcome.changes == 0
     assert "zero" in outcome.refusals[0].reason
+
+
+@pytest.mark.parametrize(
+    ("shape", "width", "ops", "reason"),
+    [
+        ("3,4", 5, ["Gemm"], None),
+        ("2,5,4", 5, ["MatMul", "BatchNormalization"], "last axis"),  # axis 1 is another one
+    ],
+)
+def test_batchnorm_of_a_product(apply_pass, make_known, shape, width, ops, reason) -> None:
+    text = f"""t (float[{shape}] x, float[4,{width}] w, {BN.format(c=5)}) => (float[] y)
+    {{ c = MatMul(x, w)  o = BatchNormalization(c, g, b, m, v)  y = Exp(o) }}"""
+    model = make_known(text, w=_f(4, width), **_statistics(5))
+    found, outcome, _ = apply_pass(FoldBatchNorm(), model)
+    assert found == [*ops, "Exp"]
+    assert reason is None or reason in outcome.refusals[0].reason
+
+
+@pytest.mark.parametrize(
+    ("body", "size", "folds"),
+    [
+        ("c = MatMul(x, w)  o = Mul(c, k)", "5", True),
+        ("c = MatMul(x, w)  o = Div(c, k)", "1,1,5", True),
+        ("c = MatMul(x, w)  o = Mul(k, c)", "1", True),
+        ("c = MatMul(x, w)  o = Neg(c)", "5", True),
+        ("c = MatMul(x, w)  o = Mul(c, k)", "3,1", False),
+        ("c = MatMul(x, w)  o = Mul(c, k)", "1,1,1,5", False),  # one axis more
+        ("c = MatMul(x, w)  o = Add(c, k)", "5", False),  # no bias to take it
+        ("c = MatMul(x, u)  o = Mul(c, k)", "5", False),  # a stack of matrices
+        ("c = MatMul(a, x)  o = Mul(c, k)", "4", False),  # weights on the left
+        ("c = MatMul(x, w)  b = Mul(c, k)  o = Add(b, c)", "5", False),
+    ],
+)
+def test_products_take_scales(apply_pass, make_known, body, size, folds) -> None:
+    sizes = tuple(int(n) for n in size.split(","))
+    text = f"""t (float[2,3,4] x, float[4,5] w, float[2,4,5] u, float[3,3] a, float[{size}] k) =>
+    (float[] y) {{ {body}  y = Exp(o) }}"""
+    constants = {"w": _f(4, 5), "u": _f(2, 4, 5), "a": _f(3, 3), "k": np.abs(_f(*sizes)) + 0.5}
+    ops, _, _ = apply_pass(FoldAffine(), make_known(text, **constants))
+    assert (ops == ["MatMul", "Exp"]) == folds

@@ -64,6 +64,17 @@ def _operator(document: dict, marker: Path) -> None:
     node["inputs"] = [{"name": "path", "arg": {"as_string": str(marker)}, "kind": 1}]
 
 
+def _file(document: dict, marker: Path) -> None:
+    """An operator of torch's own that creates the file it is to read."""
+    node = document["graph_module"]["graph"]["nodes"][0]
+    node["target"] = "torch.ops.aten.from_file.default"
+    node["inputs"] = [
+        {"name": "filename", "arg": {"as_string": str(marker)}, "kind": 1},
+        {"name": "shared", "arg": {"as_bool": True}, "kind": 1},
+        {"name": "size", "arg": {"as_int": 4}, "kind": 1},
+    ]
+
+
 def _guard(document: dict, marker: Path) -> None:
     document["guards_code"] = [f"__import__('pathlib').Path({str(marker)!r}).touch() is None"]
 
@@ -92,7 +103,7 @@ def _library(_: dict, __: Path) -> dict:
     return {"data/aotinductor/model/x.wrapper.so": b"\x7fELF"}
 
 
-CHANGES = [_expression, _operator, _name, _keyword, _import, _library]
+CHANGES = [_expression, _operator, _file, _name, _keyword, _import, _library]
 
 
 def test_the_plain_archive_is_read(program, tmp_path) -> None:

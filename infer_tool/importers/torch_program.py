@@ -1,49 +1,55 @@
-"""From an ExportedProgram to onnx_ir, and the program itself as the reference."""
+"""From an ExportedProgram to onnx_ir, and whatever torch calls as the reference; child side."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from infer_runtime.errors import ModelError
-from infer_tool.importers import Imported
-from infer_tool.importers.normalise import OPSET, normalise
+from infer_tool.importers.normalise import OPSET
+from infer_tool.importers.torch_missing import missing_operators
 from infer_tool.quiet import quiet
 from infer_tool.reason import reason
 from passes.facts import opset
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     from infer_tool.importers import Outputs
+    from infer_tool.importers.torch_inputs import Shape
 
-Shape = tuple[int | str, ...]
+
+@dataclass
+class Opened:
+    """A converted source and how torch runs it."""
+
+    model: Any  # ir.Model, until it is saved
+    call: Callable[[list[Any]], Any]  # tensors in the order of the model's inputs to any tree
+    route: str = ""
+
+    def reference(self, source: str) -> Callable[[Mapping[str, Any]], Outputs]:
+        """The source as a function from arrays to arrays, both by name."""
+        inputs = [v.name or "" for v in self.model.graph.inputs]
+        outputs = [v.name or "" for v in self.model.graph.outputs]
+        return _Reference(self.call, source, inputs, outputs)
 
 
-def import_program(
-    program: Any,
-    source: str,
-    kind: str,
-    path: Path | None,
-    *,
-    names: Sequence[str] = (),
-    shapes: Sequence[Shape] = (),
-) -> Imported:
+def convert(
+    program: Any, source: str, names: Sequence[str] = (), shapes: Sequence[Shape] = ()
+) -> ir.Model:
     """Convert with torch's own exporter and check what it says it did.
 
     Args:
         program: a torch.export.ExportedProgram.
         source: what the user called it.
-        kind: of the source.
-        path: of the source's file, if there is one.
         names: of the inputs, instead of the program's own.
         shapes: of the inputs; a dimension that is a name gives its name to the program's symbol.
 
     Raises:
-        ModelError: the exporter fails, naming its reason, or reaches another opset.
+        ModelError: operators that ONNX has not, another reason of the exporter, another opset.
 
     """
     import torch
@@ -53,7 +59,10 @@ def import_program(
             exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
     except Exception as error:
         # torch raises classes of many packages here; all of them mean that it cannot convert.
-        raise ModelError(f"{source}: torch cannot convert it: {reason(error)}") from error
+        missing = missing_operators(program)
+        raise ModelError(
+            f"{source}: torch cannot convert it: {missing or reason(error)}"
+        ) from error
     assert exported is not None
     model: ir.Model = exported.model
     if opset(model) != OPSET:
@@ -61,13 +70,12 @@ def import_program(
     for value, name in zip(model.graph.inputs, names, strict=False):
         value.name = name
     if shapes:
-        _name_dimensions(model, shapes)
-    _name_outputs(model, program)
-    model = normalise(model, source)
-    return Imported(model, kind, path, _ProgramReference(program, model, source))
+        name_dimensions(model, shapes)
+    name_outputs(model, _output_paths(program))
+    return model
 
 
-def _name_dimensions(model: ir.Model, shapes: Sequence[Shape]) -> None:
+def name_dimensions(model: ir.Model, shapes: Sequence[Shape]) -> None:
     """torch calls a dynamic dimension s77; the user called it batch."""
     names: dict[str, str] = {}
     for value, shape in zip(model.graph.inputs, shapes, strict=True):
@@ -86,15 +94,18 @@ def _renamed(dimension: int | ir.SymbolicDim, names: Mapping[str, str]) -> int |
     return re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dimension.value)
 
 
-def _name_outputs(model: ir.Model, program: Any) -> None:
-    """A module that returns a dict names its outputs; those names stay."""
+def _output_paths(program: Any) -> list[Any]:
     from torch.utils import _pytree as pytree
 
     spec = program.call_spec.out_spec
     leaves, _ = pytree.tree_flatten_with_path(
         pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
     )
-    paths = [p for p, _ in leaves]
+    return [path for path, _ in leaves]
+
+
+def name_outputs(model: ir.Model, paths: Sequence[Any]) -> None:
+    """A module that returns a dict names its outputs; those names stay."""
     outputs = model.graph.outputs
     taken = {v.name for v in model.graph.inputs} | set(model.graph.initializers)
     if len(paths) != len(outputs) or any(v.is_graph_input() for v in outputs):
@@ -107,42 +118,31 @@ def _name_outputs(model: ir.Model, program: Any) -> None:
             taken.add(name)
 
 
-class _ProgramReference:
-    """Runs the exported program on NumPy feeds."""
+@dataclass(frozen=True)
+class _Reference:
+    """Runs on NumPy feeds whatever takes tensors."""
 
-    def __init__(self, program: Any, model: ir.Model, source: str) -> None:
-        import torch
-        from torch.utils import _pytree as pytree
-
-        self._program, self._source = program, source
-        self._inputs = [v.name or "" for v in model.graph.inputs]
-        self._outputs = [v.name or "" for v in model.graph.outputs]
-        self._leaves, self._spec = pytree.tree_flatten(program.example_inputs)
-        self._slots = [i for i, v in enumerate(self._leaves) if isinstance(v, torch.Tensor)]
-        self._module: Any = None
-        if len(self._slots) != len(self._inputs):
-            raise ModelError(
-                f"{source}: takes {len(self._slots)} tensors, but its graph has "
-                f"{len(self._inputs)} inputs; export it with tensors as its only inputs"
-            )
+    call: Callable[[list[Any]], Any]
+    source: str
+    inputs: list[str]
+    outputs: list[str]
 
     def __call__(self, feeds: Mapping[str, Any]) -> Outputs:
         import torch
         from torch.utils import _pytree as pytree
 
-        leaves = list(self._leaves)
-        for slot, name in zip(self._slots, self._inputs, strict=True):
-            leaves[slot] = _tensor(feeds[name])
-        arguments, keywords = pytree.tree_unflatten(leaves, self._spec)
         try:
-            if self._module is None:
-                self._module = self._program.module()
-            with torch.no_grad():
-                result = self._module(*arguments, **keywords)
-        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-            raise ModelError(f"{self._source}: torch cannot run it: {reason(error)}") from error
+            with torch.no_grad(), quiet():
+                result = self.call([_tensor(feeds[name]) for name in self.inputs])
+        except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+            raise ModelError(f"{self.source}: torch cannot run it: {reason(error)}") from error
         values = [_array(v) for v in pytree.tree_leaves(result) if isinstance(v, torch.Tensor)]
-        return dict(zip(self._outputs, values, strict=True))
+        if len(values) != len(self.outputs):
+            raise ModelError(
+                f"{self.source}: torch returns {len(values)} tensors, but its graph has "
+                f"{len(self.outputs)} outputs; a module that changes its own buffers cannot be kept"
+            )
+        return dict(zip(self.outputs, values, strict=True))
 
 
 def _tensor(array: Any) -> Any:

@@ -1,0 +1,76 @@
+"""The numbers of a quantised Conv, Gemm or MatMul: levels and scales of its weight, its bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from passes.graph import constant
+from quant.gptq import round_rows
+from quant.granularity import Granularity, PerAxis, PerTensor
+from quant.moments import rows_of, weight_of
+from quant.parameters import WEIGHT_LEVELS, quantize_weight, weight_scale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+    from quant.config import QuantizeConfig
+    from quant.moments import Moments
+
+    Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """What replaces the constants of a node.
+
+    levels: int8, in the shape of the weight; scale: float32, in the granularity's shape; bias:
+    real, [outputs], None where the node has none and needs none.
+    """
+
+    levels: Array
+    scale: Array
+    granularity: Granularity
+    bias: Array | None
+
+
+def quantize_linear(
+    node: ir.Node, input_scale: np.float32, config: QuantizeConfig, moments: Mapping[str, Moments]
+) -> Linear:
+    """Choose scales, round, and take the mean error of the rounding out of the bias."""
+    value = node.inputs[1]
+    assert value is not None
+    weight = constant(value)
+    assert weight is not None
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = None if bias is None else bias.reshape(-1)
+    granularity = _granularity(node, config)
+    scale = weight_scale(weight, granularity, bias, float(input_scale))
+    met = moments.get(value.name or "")
+    if met is not None and met.rows and config.rounding == "gptq":
+        levels = _compensated(node, weight, granularity.spread(scale, weight), met)
+    else:
+        levels = quantize_weight(weight, scale, granularity)
+    if met is not None and met.rows and config.bias_correction and node.op_type != "MatMul":
+        missed = weight - levels * granularity.spread(scale, weight)
+        shift = np.einsum("gok,gk->go", rows_of(node, missed), met.mean).reshape(-1)
+        bias = shift if bias is None else bias + shift
+    return Linear(levels, scale, granularity, bias)
+
+
+def _compensated(node: ir.Node, weight: Array, steps: Array, met: Moments) -> Array:
+    spread = rows_of(node, np.broadcast_to(steps, weight.shape))
+    levels = round_rows(rows_of(node, weight), met.second, spread, -WEIGHT_LEVELS, WEIGHT_LEVELS)
+    return weight_of(node, levels, weight.shape).astype(np.int8)
+
+
+def _granularity(node: ir.Node, config: QuantizeConfig) -> Granularity:
+    """Each output channel has a scale, wherever its axis is."""
+    if config.per_tensor:
+        return PerTensor()
+    transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
+    return PerAxis(0 if node.op_type == "Conv" or transposed else 1)
