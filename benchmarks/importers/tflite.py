@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+if __name__ == "__main__":  # whose folder holds modules named as packages
+    sys.path[0] = str(Path(__file__).parent.parent)
 
 import zoo
 from importers import tflite_models
