@@ -91,7 +91,9 @@ def test_operations_that_onnx_has_not(tmp_path) -> None:
 
     module = Hash()
     tf.saved_model.save(module, str(tmp_path / "hash"), signatures=module.run)
-    with pytest.raises(ModelError, match=r"hash: .*no ONNX operator for StringToHashBucketFast \(1x\)"):
+    with pytest.raises(
+        ModelError, match=r"hash: .*no ONNX operator for StringToHashBucketFast \(1x\)"
+    ):
         import_source(str(tmp_path / "hash"), ImportOptions())
 
 
