@@ -22,7 +22,10 @@ class Talk:
 
     report: Path | None = field(
         default=None,
-        metadata={"help": "Folder for report.json and report.md.", "metavar": "DIR"},
+        metadata={
+            "help": "Folder for report.json, report.md, report.html and junit.xml.",
+            "metavar": "DIR",
+        },
     )
     json: bool = field(
         default=False, metadata={"help": "Print one JSON document on stdout instead of tables."}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import typing
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
@@ -31,6 +32,28 @@ def command_function(config: type[Talk], run: Callable[[Talk], None]) -> Callabl
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__doc__ = config.__doc__
     return command
+
+
+def command_line(command: str, config: Talk) -> str:
+    """The shell command that has this configuration."""
+    words: list[str] = []
+    options: list[str] = []
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if f.metadata.get("positional"):
+            words += [str(v) for v in (value if isinstance(value, tuple) else (value,))]
+        elif value != f.default:
+            options += _as_words(f, value)
+    return shlex.join(["infertool", command, *words, *options])
+
+
+def _as_words(option: Field[Any], value: Any) -> list[str]:
+    flags = option.metadata.get("flags") or (f"--{option.name.replace('_', '-')}",)
+    if isinstance(value, bool):
+        on, _, off = flags[-1].partition("/")
+        return [on if value else off or on.replace("--", "--no-", 1)]
+    values = value if isinstance(value, tuple) else (value,)
+    return [word for v in values for word in (flags[0], str(v))]
 
 
 def build_config(config: type[Talk], values: Mapping[str, Any]) -> Talk:
