@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from infer_tool.config import COMMANDS
-from infer_tool.options import build_config
+from infer_tool.options import build_config, effective_config
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -65,6 +65,8 @@ def run_command(name: str, config: Talk) -> Report:
 
     module = import_module(f"infer_tool.commands.{name}")
     with Terminal(quiet=config.quiet) as ui, time_limit(config.time_budget):
+        if config.show_config:
+            ui.log(effective_config(name, config))
         report: Report = module.run(config, ui)
     return report
 

@@ -33,6 +33,9 @@ class Talk:
     quiet: bool = field(
         default=False, metadata={"help": "No progress and no log on stderr; errors still show."}
     )
+    show_config: bool = field(
+        default=False, metadata={"help": "Print every option in effect on stderr before the work."}
+    )
     time_budget: str | None = field(
         default=None,
         metadata={
@@ -182,7 +185,9 @@ class Shapes:
 class Timing:
     """How latency is measured."""
 
-    engine: str = field(default="auto", metadata={"help": ENGINE_HELP})
+    engine: str = field(
+        default="auto", metadata={"help": ENGINE_HELP, "complete": "infer_tool.engines:ENGINES"}
+    )
     threads: int = field(default=1, metadata={"help": THREADS_HELP, "min": 0})
     runs: int = field(
         default=50, metadata={"help": "Timed runs of each model; 0 measures no latency.", "min": 0}
@@ -263,7 +268,10 @@ class Verify(Talk, ImportOptions, Shapes, Data):
     candidate: str = field(metadata={"help": "The model to check.", "positional": True})
     engine: str = field(
         default="auto",
-        metadata={"help": "Engine for the candidate: auto means every one that is installed."},
+        metadata={
+            "help": "Engine for the candidate: auto means every one that checks ONNX files here.",
+            "complete": "infer_tool.engines:ENGINES",
+        },
     )
     reference_engine: str = field(
         default="source",
@@ -315,7 +323,11 @@ class Bench(Talk, Shapes):
         }
     )
     engine: tuple[str, ...] = field(
-        default=(), metadata={"help": "Engines, repeat for more. Default: every one here."}
+        default=(),
+        metadata={
+            "help": "Engines, repeat for more. Default: those of the model's format.",
+            "complete": "infer_tool.engines:ENGINES",
+        },
     )
     threads: int = field(default=1, metadata={"help": THREADS_HELP, "min": 0})
     runs: int = field(default=50, metadata={"help": "Timed runs of each model.", "min": 1})

@@ -124,8 +124,8 @@ def _chart(kind: Any, name: str, height: int, **options: Any) -> Any:
     )  # fmt: skip
     chart = kind(
         style=style, js=[], width=WIDTH, height=height, explicit_size=False, margin=8,
-        margin_right=30,        disable_xml_declaration=True, legend_at_bottom=True, legend_at_bottom_columns=1,
-        truncate_label=22, truncate_legend=50, **options,
+        margin_right=30, disable_xml_declaration=True, legend_at_bottom=True,
+        legend_at_bottom_columns=1, truncate_label=22, truncate_legend=50, **options,
     )  # fmt: skip
     chart.uuid = name  # a random one would make every report differ
     return chart
