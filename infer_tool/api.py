@@ -64,6 +64,10 @@ def run_command(name: str, config: Talk) -> Report:
 
     module = import_module(f"infer_tool.commands.{name}")
     with Terminal(quiet=config.quiet) as ui, time_limit(config.time_budget):
+        if config.show_config:
+            from infer_tool.options import effective_config
+
+            ui.log(effective_config(name, config))
         report: Report = module.run(config, ui)
     return report
 

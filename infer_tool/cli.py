@@ -26,22 +26,34 @@ if TYPE_CHECKING:
 # typer carries its own copy of click since 0.25 and depends on click before; this finds either.
 _PARSE_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 INTERRUPTED = 130
-_EXAMPLES = (
-    "infertool convert model.pt2 -o model.onnx",
-    "infertool optimize model.onnx -o small.onnx",
-    "infertool quantize model.onnx --data samples.npz -o int8.onnx --max-drop 0.5%",
-    "infertool verify model.onnx int8.onnx --data samples.npz --min-sqnr 20",
-    "infertool bench model.onnx int8.onnx",
+_START = (
+    ("convert", "model.pt2 -o model.onnx", "any source to optimised, verified ONNX"),
+    (
+        "quantize",
+        "model.onnx --data samples.npz -o int8.onnx --max-drop 0.5%",
+        "smaller and faster, measured, within a limit",
+    ),
+    ("verify", "model.onnx int8.onnx --data samples.npz", "do two models give the same outputs?"),
+    ("bench", "model.onnx int8.onnx", "latency side by side, with an interval"),
+    ("inspect", "model.onnx --layers", "operators, shapes, parameters, memory"),
 )
 
 
+def _start_screen() -> str:
+    """What a person needs first, who typed the name alone."""
+    lines = ["infertool: from a trained model to a small, fast, proven deployable file.", ""]
+    for name, arguments, what in _START:
+        lines += [f"  {name}: {what}", f"      infertool {name} {arguments}", ""]
+    lines += ["infertool --help lists all commands, infertool COMMAND --help their options;"]
+    return "\n".join([*lines, "infertool doctor says what works here."])
+
+
 def _app() -> typer.Typer:
-    epilog = "Examples:\n\n" + "\n\n".join(_EXAMPLES)
+    epilog = "Examples:\n\n" + "\n\n".join(f"infertool {n} {a}" for n, a, _ in _START)
     app = typer.Typer(
         name="infertool",
         help="From a trained model to a small, fast, proven deployable file.",
         epilog=epilog,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
@@ -97,7 +109,15 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _completing() -> bool:
+    """The shell asks what could come next; typer answers."""
+    return "_INFERTOOL_COMPLETE" in os.environ
+
+
 def _invoke(arguments: Sequence[str] | None) -> int:
+    if not (sys.argv[1:] if arguments is None else arguments) and not _completing():
+        typer.echo(_start_screen())
+        return 0
     result = _app()(args=arguments, standalone_mode=False, prog_name="infertool")
     status = result if isinstance(result, int) else 0
     if status == INTERRUPTED:  # some versions of typer swallow Ctrl-C
@@ -127,7 +147,8 @@ def _status_of(error: Exception) -> int:
     if isinstance(error, InferError):
         return _fail(str(error), error.exit_code)
     if isinstance(error, _PARSE_ERROR):
-        return _parse_status(error)
+        text: Any = error
+        return _fail(text.format_message(), 2)
     if isinstance(error, typer.Abort):
         return _fail("interrupted; nothing was written", INTERRUPTED)
     if isinstance(error, MemoryError):
@@ -139,11 +160,3 @@ def _status_of(error: Exception) -> int:
         "set INFERTOOL_DEBUG=1 for the traceback and report it",
         InferError.exit_code,
     )
-
-
-def _parse_status(error: Any) -> int:
-    """Unknown options and missing arguments; asking for help by giving nothing is not an error."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(error.format_message())
-        return 0
-    return _fail(error.format_message(), 2)

@@ -22,13 +22,19 @@ class Talk:
 
     report: Path | None = field(
         default=None,
-        metadata={"help": "Folder for report.json and report.md.", "metavar": "DIR"},
+        metadata={
+            "help": "Folder for report.json, report.md, report.html and junit.xml.",
+            "metavar": "DIR",
+        },
     )
     json: bool = field(
         default=False, metadata={"help": "Print one JSON document on stdout instead of tables."}
     )
     quiet: bool = field(
         default=False, metadata={"help": "No progress and no log on stderr; errors still show."}
+    )
+    show_config: bool = field(
+        default=False, metadata={"help": "Print every option in effect on stderr before the work."}
     )
     time_budget: str | None = field(
         default=None,
@@ -179,7 +185,9 @@ class Shapes:
 class Timing:
     """How latency is measured."""
 
-    engine: str = field(default="auto", metadata={"help": ENGINE_HELP})
+    engine: str = field(
+        default="auto", metadata={"help": ENGINE_HELP, "complete": "infer_tool.engines:ENGINES"}
+    )
     threads: int = field(default=1, metadata={"help": THREADS_HELP, "min": 0})
     runs: int = field(
         default=50, metadata={"help": "Timed runs of each model; 0 measures no latency.", "min": 0}
@@ -285,7 +293,10 @@ class Verify(Talk, ImportOptions, Shapes, Data):
     candidate: str = field(metadata={"help": "The model to check.", "positional": True})
     engine: str = field(
         default="auto",
-        metadata={"help": "Engine for the candidate: auto means every one that is installed."},
+        metadata={
+            "help": "Engine for the candidate: auto means every one that checks ONNX files here.",
+            "complete": "infer_tool.engines:ENGINES",
+        },
     )
     reference_engine: str = field(
         default="source",
@@ -337,7 +348,11 @@ class Bench(Talk, Shapes):
         }
     )
     engine: tuple[str, ...] = field(
-        default=(), metadata={"help": "Engines, repeat for more. Default: every one here."}
+        default=(),
+        metadata={
+            "help": "Engines, repeat for more. Default: those of the model's format.",
+            "complete": "infer_tool.engines:ENGINES",
+        },
     )
     threads: int = field(default=1, metadata={"help": THREADS_HELP, "min": 0})
     runs: int = field(default=50, metadata={"help": "Timed runs of each model.", "min": 1})

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from infer_tool.options import command_line
 from infer_tool.report.model import Artifact, Report, Stage, plain
 from passes.facts import Facts, facts, opset
 
@@ -26,7 +27,11 @@ def new_report(command: str, config: Talk) -> Report:
     """An empty report that holds the effective configuration and the versions in use."""
     values = {f.name: plain(getattr(config, f.name)) for f in fields(config)}
     return Report(
-        command=command, config=values, seed=values.get("seed"), versions=package_versions()
+        command=command,
+        config=values,
+        seed=values.get("seed"),
+        versions=package_versions(),
+        reproduce=command_line(command, config),
     )
 
 

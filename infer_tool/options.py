@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import typing
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +33,41 @@ def command_function(config: type[Talk], run: Callable[[Talk], None]) -> Callabl
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__doc__ = config.__doc__
     return command
+
+
+def command_line(command: str, config: Talk) -> str:
+    """The shell command that has this configuration."""
+    words: list[str] = []
+    options: list[str] = []
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if f.metadata.get("positional"):
+            words += [str(v) for v in (value if isinstance(value, tuple) else (value,))]
+        elif value != f.default:
+            options += _as_words(f, value)
+    return shlex.join(["infertool", command, *words, *options])
+
+
+def _as_words(option: Field[Any], value: Any) -> list[str]:
+    flags = option.metadata.get("flags") or (f"--{option.name.replace('_', '-')}",)
+    if isinstance(value, bool):
+        on, _, off = flags[-1].partition("/")
+        return [on if value else off or on.replace("--", "--no-", 1)]
+    values = value if isinstance(value, tuple) else (value,)
+    return [word for v in values for word in (flags[0], str(v))]
+
+
+def effective_config(command: str, config: Talk) -> str:
+    """Every option in effect, one a line; those that are not the default are marked."""
+    lines = [f"infertool {command}"]
+    for f in fields(config):
+        value = getattr(config, f.name)
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        mark = "" if value == f.default else "  (given)"
+        lines.append(
+            f"  {f.name.replace('_', '-')} = {'-' if shown in (None, '') else shown}{mark}"
+        )
+    return "\n".join(lines)
 
 
 def build_config(config: type[Talk], values: Mapping[str, Any]) -> Talk:
@@ -88,4 +125,21 @@ def _typer_info(option: Field[Any]) -> Any:
         return typer.Argument(help=help_text, metavar=metavar, show_default=False)
     flags = option.metadata.get("flags") or (f"--{option.name.replace('_', '-')}",)
     shown = option.default not in (MISSING, None, False, (), "")
-    return typer.Option(*flags, help=help_text, metavar=metavar, show_default=shown)
+    complete = option.metadata.get("complete")
+    return typer.Option(
+        *flags,
+        help=help_text,
+        metavar=metavar,
+        show_default=shown,
+        autocompletion=_completion(complete) if complete else None,
+    )
+
+
+def _completion(where: str) -> Callable[[str], list[str]]:
+    """Names of the collection at `module:NAME`, looked up only when the shell asks."""
+
+    def complete(incomplete: str) -> list[str]:
+        module, _, name = where.partition(":")
+        return [n for n in getattr(import_module(module), name) if n.startswith(incomplete)]
+
+    return complete

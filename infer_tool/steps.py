@@ -15,6 +15,7 @@ from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.importers import ImportOptions, import_source
 from infer_tool.importers.gate import check
 from infer_tool.importers.normalise import normalise
+from infer_tool.layers import layers_of
 from infer_tool.ledger import append_passes, describe, set_facts, stage
 from infer_tool.onnxsim import OnnxSim
 from infer_tool.units import parse_shape
@@ -241,6 +242,7 @@ def write_verified(
     def check(path: Path) -> None:
         check_file(report, ui, path, feeds, wanted, config.tolerance, is_quantised(model))
         report.artifact = describe_file(model, path, config.output)
+        report.layers = layers_of(model)
         apply_gates(report, limits)
 
     save_onnx(model, config.output, check=check, force=config.force)

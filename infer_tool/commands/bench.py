@@ -16,7 +16,7 @@ from infer_tool.engines.profile import node_times
 from infer_tool.gates import raise_missed
 from infer_tool.ledger import new_report, stage
 from infer_tool.peak_memory import peak_of
-from infer_tool.report.model import Gate
+from infer_tool.report.model import Gate, Layer
 from infer_tool.report.write import check_report_folder
 from infer_tool.steps import load_model
 from infer_tool.timing import Contestant, latencies, measure, ratio_of, take_turns
@@ -194,6 +194,8 @@ def _profile(report: Report, cell: Cell, subject: Subject, contestant: Contestan
         target = subject.model
     rows = node_times(cell.engine, target, cell.threads, contestant.feeds, PROFILE_RUNS)
     total = sum(ms for _, _, ms in rows) or 1.0
+    if not report.layers:  # of the first model, on the first engine
+        report.layers = [Layer(n, op, ms=ms, engine=cell.engine) for n, op, ms in rows]
     title = f"Nodes of {subject.path} on {cell.engine}, threads {cell.threads}, batch {cell.batch}"
     report.details[title] = {
         "columns": ["node", "op", "ms", "share"],

@@ -13,6 +13,7 @@ from infer_tool.engines.onnxruntime_kernels import deployed
 from infer_tool.evaluate import evaluate, feed_batch, full_batches, latency
 from infer_tool.files import check_output
 from infer_tool.gates import apply_gates, parse_limits
+from infer_tool.layers import layers_of
 from infer_tool.ledger import new_report, set_facts, stage
 from infer_tool.report.write import check_report_folder
 from infer_tool.steps import (
@@ -80,6 +81,9 @@ def run(config: Quantize, ui: Terminal) -> Report:
             sizes = {name: value.shape for name, value in feeds[0].items()}
             report.deployed = deployed(path, candidate, sizes)
         _measure(report, ui, config, source, path, evaluation)
+        if config.report is not None:
+            with stage(report, "layers"):
+                report.layers = layers_of(candidate, source, feeds[0])
         _warn(report)
         apply_gates(report, parse_limits(config))
 

@@ -119,6 +119,31 @@ class OutputCheck:
     would_pass: str | None = None  # the option that would let it pass
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One node of the result; what a command did not measure is None."""
+
+    node: str
+    op: str
+    bytes: int | None = None  # of its weights
+    macs: int | None = None
+    ms: float | None = None
+    engine: str | None = None  # that took these milliseconds, or made this error
+    max_rel: float | None = None  # error of its first output, to the largest value of the source's
+    sqnr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point that a search tried."""
+
+    label: str
+    bytes: int
+    drop: float | None
+    latency_ms: float | None
+    chosen: bool = False
+
+
 @dataclass
 class Report:
     """Everything a command found; `document()` is report.json."""
@@ -138,6 +163,9 @@ class Report:
     details: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    reproduce: str = ""  # the command line with these options
     passed: bool = True
 
     def document(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""report.json and report.md in a folder."""
+"""The report as files in a folder: for programs, pull requests, people and CI servers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from infer_runtime.errors import UsageError
 from infer_tool.files import atomic_path
 from infer_tool.report.model import SCHEMA
+from infer_tool.report.templates import environment
 from infer_tool.version import version
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
     from infer_runtime.errors import InferError
     from infer_tool.report.model import Report
+
+
+MOST_CHARACTERS = 60_000  # GitHub's comments end at 65,536
+MOST_ROWS = 25
 
 
 def to_json(report: Report) -> str:
@@ -39,30 +44,31 @@ def failure_document(command: str, error: InferError) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """The report as Markdown, for a pull request or a job summary."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    from infer_tool.units import show_bytes
-
-    environment = Environment(
-        loader=PackageLoader("infer_tool", "report"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown, not HTML
-    )
-    environment.filters["size"] = show_bytes
-    return environment.get_template("report.md.j2").render(r=report)
+    """The report as Markdown, for a pull request or a job summary; never longer than one takes."""
+    text = environment(html=False).get_template("report.md.j2").render(r=report, most=MOST_ROWS)
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    kept = text[:MOST_CHARACTERS].rpartition("\n")[0]
+    return f"{kept}\n\n... cut here: the whole report is in report.html and report.json"
 
 
 def write_report(report: Report, folder: Path | None) -> None:
-    """Write report.json and report.md into `folder`, replacing older ones; None writes nothing."""
+    """Write every form of the report into `folder`, replacing older ones; None writes nothing."""
     if folder is None:
         return
+    from infer_tool.report.html import to_html
+    from infer_tool.report.junit import to_junit
+
     check_report_folder(folder)
-    for name, text in (("report.json", to_json(report)), ("report.md", to_markdown(report))):
+    forms = {
+        "report.json": to_json(report),
+        "report.md": to_markdown(report),
+        "report.html": to_html(report),
+        "junit.xml": to_junit(report),
+    }
+    for name, text in forms.items():
         with atomic_path(folder / name, force=True) as path:
-            path.write_text(text + "\n", encoding="utf-8")
+            path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
 
 
 def check_report_folder(folder: Path | None) -> None:

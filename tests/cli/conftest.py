@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from infer_tool.cli import main
+from infer_tool.report.schema import FILE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -24,6 +27,11 @@ class Outcome:
     err: str
 
 
+def validate(document: object) -> None:
+    """Every document that a test sees follows the published schema."""
+    jsonschema.Draft202012Validator(json.loads(FILE.read_text())).validate(document)
+
+
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str]):
     """Run the command line; returns its status, stdout and stderr."""
@@ -32,6 +40,8 @@ def cli(capfd: pytest.CaptureFixture[str]):
         capfd.readouterr()
         status = main([str(a) for a in arguments])
         captured = capfd.readouterr()
+        if "--json" in arguments:
+            validate(json.loads(captured.out))
         return Outcome(status, captured.out, captured.err)
 
     return run

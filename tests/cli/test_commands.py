@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -319,7 +322,11 @@ def test_each_help(cli, command) -> None:
 
 def test_version_and_no_arguments(cli) -> None:
     assert cli("--version").out.startswith("infertool ")
-    assert "quantize" in cli().out + cli().err
+    screen = cli()
+    assert screen.status == 0
+    shown = re.findall(r"^ +infertool (\w+) \S", screen.out, re.MULTILINE)
+    assert len(shown) == 5
+    assert set(shown) <= set(COMMANDS)
     assert main(["--version"]) == 0
 
 
@@ -377,3 +384,42 @@ def test_optimize_is_proven_on_the_users_data(cli, samples, tmp_path) -> None:
     outcome = cli("optimize", source, "-o", output, "--force", "--data", tmp_path / "none.npz")
     assert outcome.status == 2
     assert "none.npz" in outcome.err
+
+
+def test_completion_of_commands_options_and_engines() -> None:
+    for words, wanted in (
+        ("infertool ben", "bench"),
+        ("infertool bench --best", "--best-batch"),
+        ("infertool bench m.onnx --engine open", "openvino"),
+    ):
+        environment = {
+            **os.environ,
+            "_INFERTOOL_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        result = subprocess.run(
+            [sys.executable, "-m", "infer_tool"],
+            capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
+        assert result.stdout.split() == [wanted], words
+
+
+def test_the_effective_configuration_is_shown(cli, tiny) -> None:
+    outcome = cli("inspect", tiny, "--layers", "--show-config", "--json")
+    assert outcome.status == 0
+    assert "  layers = True  (given)" in outcome.err
+    assert "  memory = False\n" in outcome.err
+    json.loads(outcome.out)
+
+
+def test_the_command_that_repeats_a_report(cli, tiny, tmp_path) -> None:
+    """What the report prints is what the shell understands, and it means the same."""
+    output = tmp_path / "with space.onnx"
+    arguments = ("--no-optimize", "--shape", "x:2x4", "--json", "--force")
+    document = json.loads(cli("convert", tiny, "-o", output, *arguments).out)
+    words = shlex.split(document["reproduce"])
+    assert words[0] == "infertool"
+    again = json.loads(cli(*words[1:]).out)
+    assert again["config"] == document["config"]
+    assert again["artifact"]["sha256"] == document["artifact"]["sha256"]
