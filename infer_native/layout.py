@@ -14,7 +14,7 @@ from infer_native.cwriter import loop
 from infer_native.epilogue import fuse_epilogues
 from infer_native.kernels import Code
 from infer_native.program import Layer, Tensor, constant_tensor
-from infer_native.select import fast_conv
+from infer_native.select import fast_conv, fast_product, reads_plain
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -47,7 +47,12 @@ class _Assignment:
         self._program.layers = self._layers
 
     def _layer(self, layer: Layer) -> None:
-        if self._conv(layer) or self._map(layer) or self._global_pool(layer):
+        if (
+            self._product(layer)
+            or self._conv(layer)
+            or self._map(layer)
+            or self._global_pool(layer)
+        ):
             return
         for tensor in layer.inputs:
             if tensor is not None:
@@ -55,12 +60,32 @@ class _Assignment:
         self._layers.append(layer)
         self._plain |= {t.root for t in layer.outputs if t is not None}
 
+    def _product(self, layer: Layer) -> bool:
+        """Plain in, plain out."""
+        chosen = fast_product(layer, self._isa)
+        if chosen is None:
+            return False
+        packed = layer.input(1).root.data is not None and len(layer.input(1).shape) == 2
+        inputs = layer.inputs[:1] if packed else layer.inputs[:2]
+        for tensor in inputs:
+            assert tensor is not None
+            self._as_plain(tensor)
+        attrs = {**layer.attrs, "code": chosen}
+        self._layers.append(Layer(layer.op, layer.name, list(inputs), layer.outputs, attrs))
+        self._plain.add(layer.output())
+        return True
+
     def _conv(self, layer: Layer) -> bool:
         chosen = fast_conv(layer, self._isa)
         if chosen is None:
             return False
-        residuals = layer.attrs.get("operands", [])
-        inputs: list[Tensor | None] = [self._as_blocked(t) for t in (layer.input(0), *residuals)]
+        residuals = [self._as_blocked(t) for t in layer.attrs.get("operands", [])]
+        first = layer.input(0)
+        if layer.attrs.get("group", 1) == 1 and reads_plain(layer, self._isa):
+            self._as_plain(first)
+        else:
+            first = self._as_blocked(first)
+        inputs: list[Tensor | None] = [first, *residuals]
         attrs = {**layer.attrs, "code": chosen}
         self._layers.append(Layer(layer.op, layer.name, inputs, [self._new(layer.output())], attrs))
         return True
