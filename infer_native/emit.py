@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from infer_native import fuse, layout
 from infer_native.cwriter import indent
-from infer_native.isa import find_isa
+from infer_native.isa import find_isa, vectors
 from infer_native.kernels import Code, elementwise, find_kernel, gather, quantized
 from infer_native.lower import lower
 from infer_native.memory import Arena, plan_arena
@@ -177,7 +177,7 @@ class _Writer:
         used = f"{helpers}\n{functions}"
         return (
             '#include "model.h"\n\n#include <math.h>\n#include <string.h>\n\n'
-            f"{layout.prelude(self._isa)}\n{_prelude(used)}\n{helpers}\n{functions}\n\n"
+            f"{vectors.prelude(self._isa)}\n{_prelude(used)}\n{helpers}\n{functions}\n\n"
             f"size_t model_arena_bytes(void) {{ return {arena.size}; }}\n"
             f"size_t model_weights_bytes(void) {{ return {self._weights.size}; }}\n\n"
             f"{self._signature()} {{\n{indent(self._guard())}\n"

@@ -1,20 +1,230 @@
-"""Which layout each tensor has: NCHWc where a fast kernel wants it, plain elsewhere."""
+"""Which layout each tensor has: NCHWc where a kernel on vectors wants it, plain elsewhere.
+
+A blocked tensor [N, C, H, W] lies as [N, ceil(C / lanes), H, W, lanes]. Conversions stand where
+the two meet; they cost nothing for one sample of 1 x 1 images.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from infer_native.cwriter import loop
+from infer_native.epilogue import fuse_epilogues
+from infer_native.kernels import Code
+from infer_native.program import Layer, Tensor, constant_tensor
+from infer_native.select import fast_conv, fast_product, reads_plain
+
 if TYPE_CHECKING:
     from infer_native.isa import Isa
-    from infer_native.program import Program
+    from infer_native.program import Program, Shape
+
+_POOLS = ("GlobalAveragePool", "GlobalMaxPool")
 
 
 def assign(program: Program, isa: Isa) -> None:
-    """Everything stays plain."""
-    del program, isa
+    """Give tensors their layout, layers their kernels; without vectors all stays plain."""
+    if isa.lanes:
+        _Assignment(program, isa).run()
 
 
-def prelude(isa: Isa) -> str:
-    """Vector types and operations of the instruction set."""
-    del isa
-    return ""
+class _Assignment:
+    """Plain tensors and their blocked twins, as far as they exist."""
+
+    def __init__(self, program: Program, isa: Isa) -> None:
+        self._program, self._isa, self._lanes = program, isa, isa.lanes
+        self._twins: dict[Tensor, Tensor] = {}
+        self._plain: set[Tensor] = {t.root for t in program.inputs}
+        self._layers: list[Layer] = []
+
+    def run(self) -> None:
+        fuse_epilogues(self._program, self._isa)
+        for layer in self._program.layers:
+            self._layer(layer)
+        for tensor in self._program.outputs:
+            self._as_plain(tensor)
+        self._program.layers = self._layers
+
+    def _layer(self, layer: Layer) -> None:
+        if (
+            self._product(layer)
+            or self._conv(layer)
+            or self._map(layer)
+            or self._global_pool(layer)
+        ):
+            return
+        for tensor in layer.inputs:
+            if tensor is not None:
+                self._as_plain(tensor)
+        self._layers.append(layer)
+        self._plain |= {t.root for t in layer.outputs if t is not None}
+
+    def _product(self, layer: Layer) -> bool:
+        """Plain in, plain out."""
+        chosen = fast_product(layer, self._isa)
+        if chosen is None:
+            return False
+        packed = layer.input(1).root.data is not None and len(layer.input(1).shape) == 2
+        inputs = layer.inputs[:1] if packed else layer.inputs[:2]
+        for tensor in inputs:
+            assert tensor is not None
+            self._as_plain(tensor)
+        attrs = {**layer.attrs, "code": chosen}
+        self._layers.append(Layer(layer.op, layer.name, list(inputs), layer.outputs, attrs))
+        self._plain.add(layer.output())
+        return True
+
+    def _conv(self, layer: Layer) -> bool:
+        chosen = fast_conv(layer, self._isa)
+        if chosen is None:
+            return False
+        residuals = [self._as_blocked(t) for t in layer.attrs.get("operands", [])]
+        first = layer.input(0)
+        if layer.attrs.get("group", 1) == 1 and reads_plain(layer, self._isa):
+            self._as_plain(first)
+        else:
+            first = self._as_blocked(first)
+        inputs: list[Tensor | None] = [first, *residuals]
+        attrs = {**layer.attrs, "code": chosen}
+        self._layers.append(Layer(layer.op, layer.name, inputs, [self._new(layer.output())], attrs))
+        return True
+
+    def _map(self, layer: Layer) -> bool:
+        """On blocked tensors where one of the inputs is blocked and the others can follow."""
+        if layer.op != "_Map" or not _is_image(layer.output()):
+            return False
+        out = layer.output()
+        tensors = [t for t in layer.inputs if t is not None]
+        if not any(t in self._twins and t.shape == out.shape for t in tensors):
+            return False
+        kinds = [_kind(t, out) for t in tensors]
+        if "" in kinds:
+            return False
+        inputs: list[Tensor | None] = []
+        for tensor, kind in zip(tensors, kinds, strict=True):
+            if kind == "image":
+                inputs.append(self._as_blocked(tensor))
+            elif kind == "one":
+                self._as_plain(tensor)
+                inputs.append(tensor)
+            else:
+                inputs.append(self._per_channel(tensor, out.shape[1]))
+        self._layers.append(Layer("_Map", layer.name, inputs, [self._new(out)], layer.attrs))
+        return True
+
+    def _global_pool(self, layer: Layer) -> bool:
+        if layer.op not in (*_POOLS, "ReduceMean", "ReduceMax") or len(layer.outputs) != 1:
+            return False
+        x, y = layer.input(0), layer.output()
+        if x not in self._twins or y.shape != (*x.shape[:2], 1, 1):
+            return False
+        if not _is_image(x) or (x.shape[1] == 1 and layer.op not in _POOLS):
+            return False
+        mean = layer.op in ("GlobalAveragePool", "ReduceMean")
+        attrs = {"axes": [2, 3], "keepdims": 1}
+        op = "ReduceMean" if mean else "ReduceMax"
+        self._layers.append(Layer(op, layer.name, [self._as_blocked(x)], [self._new(y)], attrs))
+        return True
+
+    def _new(self, tensor: Tensor) -> Tensor:
+        twin = Tensor(tensor.name, self._shape(tensor.shape), tensor.dtype, block=self._lanes)
+        self._twins[tensor] = twin
+        return twin
+
+    def _shape(self, shape: Shape) -> Shape:
+        n, c, h, w = shape
+        return (n, -(-c // self._lanes), h, w, self._lanes)
+
+    def _as_blocked(self, tensor: Tensor) -> Tensor:
+        if tensor in self._twins:
+            return self._twins[tensor]
+        self._as_plain(tensor)
+        twin = self._new(tensor)
+        if _is_line(tensor.shape) and tensor.shape[1] % self._lanes == 0:
+            twin.view_of = tensor
+        else:
+            code = _to_blocked(tensor.shape, self._lanes)
+            attrs = {"code": lambda _: code}
+            self._layers.append(Layer("_ToBlocked", tensor.name, [tensor], [twin], attrs))
+        return twin
+
+    def _as_plain(self, tensor: Tensor) -> None:
+        """Fill the plain tensor from its twin, unless somebody did."""
+        root = tensor.root
+        owner = self._owner(tensor)
+        if owner is None or owner in self._plain or root.data is not None:
+            return
+        twin = self._twins[owner]
+        self._plain.add(owner)
+        if _is_line(owner.shape):
+            owner.view_of = twin
+            return
+        code = _to_plain(owner.shape, self._lanes)
+        attrs = {"code": lambda _: code}
+        self._layers.append(Layer("_ToPlain", owner.name, [twin], [owner], attrs))
+
+    def _owner(self, tensor: Tensor) -> Tensor | None:
+        """Of a chain of views the tensor that has a twin."""
+        while tensor not in self._twins or self._twins[tensor].view_of is not None:
+            if tensor.view_of is None:
+                return None
+            tensor = tensor.view_of
+        return tensor
+
+    def _per_channel(self, tensor: Tensor, channels: int) -> Tensor:
+        """[C, 1, 1] or [1, C, 1, 1], or one for each sample, under a blocked shape."""
+        if tensor.root.data is None:
+            return self._as_blocked(tensor)
+        blocks = -(-channels // self._lanes)
+        padded = np.zeros(blocks * self._lanes, tensor.dtype)
+        padded[:channels] = tensor.root.data.reshape(-1)
+        return constant_tensor(tensor.name, padded.reshape(1, blocks, 1, 1, self._lanes))
+
+
+def _is_image(tensor: Tensor) -> bool:
+    return len(tensor.shape) == 4 and tensor.ctype == "float" and tensor.size > 0
+
+
+def _is_line(shape: Shape) -> bool:
+    """Do both layouts have the elements in the same order?"""
+    return shape[0] == 1 and shape[2:] == (1, 1)
+
+
+def _kind(tensor: Tensor, out: Tensor) -> str:
+    """How an operand meets an image: as an image, by channel, as one number; "" for else."""
+    if tensor.ctype != "float":
+        return ""
+    if tensor.size == 1:
+        return "one"
+    if tensor.shape == out.shape:
+        return "image"
+    n, c, _, _ = out.shape
+    if tensor.root.data is not None:
+        return "channel" if tensor.shape in ((c, 1, 1), (1, c, 1, 1)) else ""
+    return "channel" if tensor.shape == (n, c, 1, 1) else ""
+
+
+def _to_blocked(shape: Shape, lanes: int) -> Code:
+    """Block by block; the lanes beyond the last channel are zero."""
+    n, c, h, w = shape
+    blocks, pixels = -(-c // lanes), h * w
+    fill = f"for (long k = 0; k < {lanes}; k++)\n"
+    line = (
+        f"const long c = b * {lanes} + k;\n"
+        f"const long at = (n * {c} + c) * {pixels} + i;\n"
+        f"y0[((n * {blocks} + b) * {pixels} + i) * {lanes} + k] = c < {c} ? x0[at] : 0;"
+    )
+    body = loop("i", pixels, f"{fill}{{\n{line}\n}}")
+    return Code(loop("n", n, loop("b", blocks, body)))
+
+
+def _to_plain(shape: Shape, lanes: int) -> Code:
+    """Channel by channel."""
+    n, c, h, w = shape
+    blocks, pixels = -(-c // lanes), h * w
+    line = (
+        f"y0[(n * {c} + c) * {pixels} + i] = "
+        f"x0[((n * {blocks} + c / {lanes}) * {pixels} + i) * {lanes} + c % {lanes}];"
+    )
+    return Code(loop("n", n, loop("c", c, loop("i", pixels, line))))

@@ -59,7 +59,8 @@ class _Lowering:
         for node in self._graph:
             domain = standard_domain(node.domain)
             known = node.op_type in (*VIEWS, "Constant") or find_kernel(node.op_type) is not None
-            constant = all(v is None or v.is_initializer() for v in node.inputs)
+            given = [v for v in node.inputs if v is not None]
+            constant = bool(given) and all(v.is_initializer() for v in given)
             if (domain or not known) and not (constant and not domain):
                 label = f"{domain}::{node.op_type}" if domain else node.op_type
                 missing.setdefault(label, node.name or "?")

@@ -103,7 +103,9 @@ def _cast(node: ir.Node, found: Elements) -> Dims | None:
 
 def _arithmetic(function: Callable[[int, int], int]) -> Callable[[ir.Node, Elements], Dims | None]:
     def compute(node: ir.Node, found: Elements) -> Dims | None:
-        a, b = (_of(v, found) for v in node.inputs[:2])
+        if len(node.inputs) != 2:
+            return None  # Max and Min take any number
+        a, b = (_of(v, found) for v in node.inputs)
         if a is None or b is None:
             return None
         size = max(len(a), len(b))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,13 @@ class Step:
     """A temporary of a chain: its type, the expression with {0}, {1}, ... for the arguments.
 
     An argument is the number of an input of the layer, or of a step, counted after the inputs.
+    `vector` is the expression on vectors of floats, where there is one.
     """
 
     ctype: str
     expression: str
     arguments: tuple[int, ...]
+    vector: str = ""
 
 
 def _f(name: str, ctype: str) -> str:
@@ -85,11 +87,19 @@ def _isinf(a: Sequence[str], _: str, attrs: Attrs) -> str:
 
 def _mod(a: Sequence[str], t: str, attrs: Attrs) -> str:
     if t in ("float", "double"):
-        return f"{_f('fmod', t)}({a[0]}, {a[1]})"
-    rest = f"({a[1]} ? {a[0]} % {a[1]} : 0)"
+        rest = f"{_f('fmod', t)}({a[0]}, {a[1]})"
+    else:
+        rest = f"({a[1]} ? {a[0]} % {a[1]} : 0)"
     if attrs.get("fmod", 0) or t.startswith("u"):
         return rest
     return f"(({rest} != 0 && ({rest} < 0) != ({a[1]} < 0)) ? {rest} + {a[1]} : {rest})"
+
+
+def _shift(a: Sequence[str], t: str, attrs: Attrs) -> str:
+    """C does not say what shifting by the width or more gives: nothing is left."""
+    bits = int(t.strip("uint_"))
+    sign = "<<" if attrs["direction"] == "LEFT" else ">>"
+    return f"({a[1]} < {bits} ? {a[0]} {sign} {a[1]} : 0)"
 
 
 def _pow(a: Sequence[str], t: str, _: Attrs) -> str:
@@ -126,9 +136,7 @@ _EXPRESSIONS: dict[str, Expression] = {
     "Pow": _pow, "And": _infix("&&"), "Or": _infix("||"),
     "Xor": lambda a, _, __: f"(!{a[0]} != !{a[1]})",
     "BitwiseAnd": _infix("&"), "BitwiseOr": _infix("|"), "BitwiseXor": _infix("^"),
-    "BitShift": lambda a, _, attrs: (
-        f"({a[0]} {'<<' if attrs['direction'] == 'LEFT' else '>>'} {a[1]})"
-    ),
+    "BitShift": _shift,
     "Equal": _infix("=="), "Greater": _infix(">"), "GreaterOrEqual": _infix(">="),
     "Less": _infix("<"), "LessOrEqual": _infix("<="),
     "Max": _fold(_larger), "Min": _fold(_smaller), "Sum": _fold(lambda a, b, _: f"({a} + {b})"),
@@ -177,6 +185,30 @@ _EXPRESSIONS: dict[str, Expression] = {
     ),
     "Gelu": _gelu,
 }  # fmt: skip
+
+
+def _unit(text: str) -> str:
+    return f"VMIN(VSET(1.0f), VMAX(VSET(0.0f), {text}))"
+
+
+# The same on vectors of floats; NaN is the second operand of VMAX and VMIN, and stays.
+_VECTORS: dict[str, Callable[[Attrs], str]] = {
+    "Add": lambda _: "({0} + {1})",
+    "Sub": lambda _: "({0} - {1})",
+    "Mul": lambda _: "({0} * {1})",
+    "Div": lambda _: "({0} / {1})",
+    "Relu": lambda _: "VMAX(VSET(0.0f), {0})",
+    "LeakyRelu": lambda k: (
+        "(VMAX(VSET(0.0f), {0}) + VMIN(VSET(0.0f), {0}) * VSET("
+        f"{_n(k, 'alpha', 0.01, 'float')}))"
+    ),
+    "HardSigmoid": lambda k: _unit(
+        f"({{0}} * VSET({_n(k, 'alpha', 0.2, 'float')}) + VSET({_n(k, 'beta', 0.5, 'float')}))"
+    ),
+    "HardSwish": lambda _: (
+        "({0} * " + _unit(f"({{0}} * VSET({literal(1 / 6, 'float')}) + VSET(0.5f))") + ")"
+    ),
+}
 MAPS = (*_EXPRESSIONS, "Cast", "CastLike", "Clip")
 
 
@@ -186,30 +218,34 @@ def as_map(layer: Layer) -> Layer:
         return _clip(layer)
     if layer.op in ("Cast", "CastLike"):
         return _cast(layer)
+    if layer.op == "BitShift" and not layer.input(0).ctype.startswith("u"):
+        raise layer.refused("only unsigned numbers have a kernel")
     inputs = list(layer.inputs)
     # Comparisons and IsNaN give booleans: the type of the arithmetic is that of the inputs.
     first = layer.input(1 if layer.op == "Where" else 0)
     out = layer.output()
     slots = [f"{{{i}}}" for i in range(len(inputs))]
     text = _EXPRESSIONS[layer.op](slots, first.ctype, layer.attrs)
-    step = Step(out.ctype, f"({out.ctype}){text}", tuple(range(len(inputs))))
+    vector = _VECTORS[layer.op](layer.attrs) if layer.op in _VECTORS else ""
+    step = Step(out.ctype, f"({out.ctype}){text}", tuple(range(len(inputs))), vector)
     return Layer("_Map", layer.name, inputs, layer.outputs, {"steps": [step]})
 
 
 def _clip(layer: Layer) -> Layer:
     inputs = [layer.input(0)]
-    text, t = "{0}", inputs[0].ctype
+    text, vector, t = "{0}", "{0}", inputs[0].ctype
     for index, name in ((1, "max"), (2, "min")):
         limit = layer.optional(index)
         if limit is None:
             continue
         if limit.root.data is not None:
             value = literal(limit.root.data.reshape(()), t)
+            vector = f"V{name.upper()}(VSET({value}), {vector})" if vector else ""
         else:
             inputs.append(limit)
-            value = f"{{{len(inputs) - 1}}}"
+            value, vector = f"{{{len(inputs) - 1}}}", ""
         text = f"nx_{name}_{t}({text}, {value})"
-    step = Step(t, f"({t}){text}", tuple(range(len(inputs))))
+    step = Step(t, f"({t}){text}", tuple(range(len(inputs))), vector)
     return Layer("_Map", layer.name, list(inputs), layer.outputs, {"steps": [step]})
 
 
@@ -273,13 +309,13 @@ def merged(first: Layer, then: Layer) -> Layer:
             place.get(a, result) if a < len(then.inputs) else a - len(then.inputs) + offset
             for a in step.arguments
         )
-        steps.append(Step(step.ctype, step.expression, arguments))
+        steps.append(replace(step, arguments=arguments))
     return Layer("_Map", then.name, inputs, then.outputs, {"steps": steps})
 
 
 def _moved(step: Step, inputs: int, shift: int) -> Step:
     arguments = tuple(a if a < inputs else a + shift for a in step.arguments)
-    return Step(step.ctype, step.expression, arguments)
+    return replace(step, arguments=arguments)
 
 
 def helpers() -> dict[str, str]:

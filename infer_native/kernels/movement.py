@@ -127,7 +127,8 @@ def DepthToSpace(layer: Layer) -> Code:
 def SpaceToDepth(layer: Layer) -> Code:
     """Squares of pixels become blocks of channels."""
     (n, c, h, w), b = layer.input(0).shape, layer.attrs["blocksize"]
-    return _permuted([n, c, h // b, b, w // b, b], (0, 3, 5, 1, 2, 4))
+    order = (0, 3, 5, 1, 2, 4) if layer.attrs.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return _permuted([n, c, h // b, b, w // b, b], order)
 
 
 def _permuted(split: Sequence[int], order: Sequence[int]) -> Code:

@@ -20,6 +20,7 @@ from infer_native.kernels import Code, kernel
 if TYPE_CHECKING:
     from infer_native.program import Layer
 
+MANY = 64
 # Start, what an element adds (v is the element, a the sum), what becomes of the sum at the end.
 _REDUCTIONS = {
     "ReduceSum": ("0", "a += v;", "a"),
@@ -72,6 +73,8 @@ def _reduction(
     if layer.op in ("ReduceMax", "ReduceMin", "GlobalMaxPool"):
         wide = x.ctype
     count = prod(x.shape[a] for a in over)
+    if x.is_float and count >= MANY and wide != "double" and start == "0":
+        wide = "double"  # a long sum in float loses what it adds
     subs = {"{t}": wide, "{n}": literal(count, wide), "{lowest}": lowest(wide)}
     subs["{highest}"] = highest(wide)
     for mark, text in subs.items():

@@ -31,6 +31,8 @@ ONE = "t (float[N,3,5] x, int64[1] i, int64[1] j, int64[1] a) => (float[] y, int
     [
         ("s = Shape(x)  d = Gather(s, i)", 0),
         ("s = Shape(x)  d = Slice(s, i, j, a)", 0),
+        ("s = Shape<start=1>(x)  d = Max(s)", 1),  # any number of inputs: not computed here
+        ("s = Shape<start=1>(x)  d = Max(s, i, j)", 1),
         ("s = Shape<start=1>(x)  c = Cast<to=6>(s)  b = Cast<to=7>(c)  d = Slice(b, a, i)", 0),
         ("s = Shape(x)  d = Gather(s, a)", 2),  # the dynamic dimension
         ("s = Shape(x)  d = Slice(s, a, j, a)", 2),  # both

@@ -1,0 +1,148 @@
+"""Convolutions on NCHWc tensors: pointwise over whole images, others row by row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infer_native.cwriter import loop
+from infer_native.kernels import Code
+from infer_native.kernels.gemm import choose, pack, pad_columns, panels_of, product
+
+if TYPE_CHECKING:
+    from infer_native.isa import Isa
+    from infer_native.kernels.gemm import Epilogue
+    from infer_native.program import Array, Layer
+    from infer_runtime.ops.window import Window
+
+
+def conv(
+    layer: Layer, isa: Isa, where: Window, weights: Array, bias: Array | None, epilogue: Epilogue
+) -> Code:
+    """Any dense 2-D convolution of a blocked input into a blocked output.
+
+    Args:
+        layer: its first input is x0, the operands of the epilogue are its inputs from x1 on.
+        isa: with vectors.
+        where: the geometry.
+        weights: [outputs, inputs, kh, kw].
+        bias: [outputs] or None.
+        epilogue: what happens before a sum is stored.
+
+    """
+    x, y = layer.input(0), layer.output()
+    lanes = isa.lanes
+    (samples, blocks, height, width, _), (_, columns, rows, out, _) = x.shape, y.shape
+    outputs, inputs, kh, kw = weights.shape
+    padded = any(where.begins) or any(where.ends)
+    line = width + (where.begins[1] + where.ends[1] if padded else 0)
+    lines = height + (where.begins[0] + where.ends[0] if padded else 0)
+    whole = kh == kw == 1 and where.strides == (1, 1) and not padded
+    run = rows * out if whole else out
+    tiles = choose(run, columns, isa.registers, isa.name == "avx512")
+    panels = panels_of(tiles)
+    helpers: dict[str, str] = {}
+    tables = [
+        pack(weights.transpose(0, 2, 3, 1).reshape(outputs, kh * kw, inputs), panels, lanes),
+        pad_columns(bias, columns, lanes),
+    ]
+    calls, at = [], 0
+    for panel in panels:
+        tile = panel.tile
+        name, text = product(tile, run, where.strides[1] * lanes, epilogue)
+        helpers |= text
+        place = f"{panel.first * rows * out * lanes} + r * {out * lanes}"
+        operands = "".join(f", x{n} + n * {y.size // samples} + {place}" for n in _given(epilogue))
+        calls.append(
+            f"{name}(in + r * {where.strides[0] * line * lanes}, t0 + {at}, "
+            f"t1 + {panel.first * lanes}, y0 + n * {y.size // samples} + {place}{operands}, "
+            f"{run // tile.rows}, {inputs}, {lines * line * lanes}, {lanes}, {rows * out * lanes}, "
+            f"{kh}, {kw}, {where.dilations[0] * line * lanes}, {where.dilations[1] * lanes});"
+        )
+        at += tile.columns * lanes * inputs * kh * kw
+    # Panels outside, rows inside: the weights of a panel are read once for all rows.
+    body = "\n".join(loop("r", 1 if whole else rows, c) for c in calls)
+    sample = f"x0 + n * {x.size // samples}"
+    if padded:
+        copy = _pad(blocks, height, width, where, lines, line, lanes)
+        body = f"float *in = (float *)s;\n{copy.replace('XP', f'({sample})')}\n{body}"
+    else:
+        body = f"const float *in = {sample};\n{body}"
+    scratch = 4 * blocks * lines * line * lanes if padded else 0
+    return Code(loop("n", samples, body), tables, scratch, helpers)
+
+
+def conv_of_plain(
+    layer: Layer, isa: Isa, where: Window, weights: Array, bias: Array | None, epilogue: Epilogue
+) -> Code:
+    """As `conv`, for a plain input of few channels: the lines of all channels lie side by side.
+
+    A line of a filter is then one run of numbers, and lines of filters are taps that follow each
+    other: the product sees `kh * channels` taps with `kw` inputs each.
+    """
+    x, y, lanes = layer.input(0), layer.output(), isa.lanes
+    (samples, inputs, height, width), (_, columns, rows, out, _) = x.shape, y.shape
+    kh, kw = weights.shape[2:]
+    line = width + where.begins[1] + where.ends[1]
+    lines = height + where.begins[0] + where.ends[0]
+    panels = panels_of(choose(out, columns, isa.registers, isa.name == "avx512"))
+    # Dilated filters become dense ones with zeros between: rare, and then still correct.
+    span = (kw - 1) * where.dilations[1] + 1
+    dense = np.zeros((*weights.shape[:3], span), np.float32)
+    dense[..., :: where.dilations[1]] = weights
+    filters = dense.transpose(0, 2, 1, 3).reshape(weights.shape[0], kh * inputs, span)
+    tables = [pack(filters, panels, lanes), pad_columns(bias, columns, lanes)]
+    helpers: dict[str, str] = {}
+    calls, at = [], 0
+    for panel in panels:
+        name, text = product(panel.tile, out, where.strides[1], epilogue)
+        helpers |= text
+        place = f"n * {y.size // samples} + {panel.first * rows * out * lanes} + r * {out * lanes}"
+        operands = "".join(f", x{n} + {place}" for n in _given(epilogue))
+        row = f"r * {where.strides[0] * inputs * line}"
+        calls.append(
+            f"{name}(in + {row}, t0 + {at}, t1 + {panel.first * lanes}, y0 + {place}{operands}, "
+            f"{out // panel.tile.rows}, {span}, {lanes}, {lanes}, {rows * out * lanes}, "
+            f"{kh * inputs}, 1, {line}, 0);"
+        )
+        at += panel.tile.columns * lanes * span * kh * inputs
+    body = (
+        _lines(inputs, height, width, where, lines, line) + "\n" + loop("r", rows, "\n".join(calls))
+    )
+    scratch = 4 * (lines * inputs * line + lanes)
+    return Code(loop("n", samples, f"float *in = (float *)s;\n{body}"), tables, scratch, helpers)
+
+
+def _lines(inputs: int, height: int, width: int, where: Window, lines: int, line: int) -> str:
+    """[row, channel, column] with a border of zeros, from [channel, row, column]."""
+    (top, left), right = where.begins, where.ends[1]
+    row = (
+        f"float *d = in + (r * {inputs} + c) * {line};\n"
+        f"if (r < {top} || r >= {top + height}) {{ memset(d, 0, {4 * line}); continue; }}\n"
+        f"for (long i = 0; i < {left}; i++) d[i] = 0;\n"
+        f"memcpy(d + {left}, x0 + ((n * {inputs} + c) * {height} + r - {top}) * {width}, "
+        f"{4 * width});\n"
+        f"for (long i = {left + width}; i < {left + width + right}; i++) d[i] = 0;"
+    )
+    return loop("r", lines, loop("c", inputs, row))
+
+
+def _given(epilogue: Epilogue) -> range:
+    return range(1, 1 + len(epilogue.operands))
+
+
+def _pad(
+    blocks: int, height: int, width: int, where: Window, lines: int, line: int, lanes: int
+) -> str:
+    """The input with a border of zeros, in the scratch memory."""
+    (top, left), right = where.begins, where.ends[1]
+    row = (
+        f"float *d = in + (c * {lines} + r) * {line * lanes};\n"
+        f"if (r < {top} || r >= {top + height}) {{ memset(d, 0, {4 * line * lanes}); continue; }}\n"
+        f"memset(d, 0, {4 * left * lanes});\n"
+        f"memcpy(d + {left * lanes}, XP + (c * {height} + r - {top}) * {width * lanes}, "
+        f"{4 * width * lanes});\n"
+        f"memset(d + {(left + width) * lanes}, 0, {4 * right * lanes});"
+    )
+    return loop("c", blocks, loop("r", lines, row))

@@ -1,0 +1,103 @@
+"""Matrix products on vectors: A row by row as it lies, B in panels, packed here or at run time."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infer_native.cwriter import address, broadcast_strides, loop, names, nest
+from infer_native.kernels import Code
+from infer_native.kernels.gemm import Epilogue, choose, pack, pad_columns, panels_of, product
+
+if TYPE_CHECKING:
+    from infer_native.isa import Isa
+    from infer_native.kernels.gemm import Panel
+    from infer_native.program import Array, Layer
+
+MIN_WORK = 256  # multiply-adds; below it the generic kernel is as fast
+
+
+def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
+    """Rows of x0 times a constant matrix [inputs, outputs], plus a bias [outputs]."""
+    inputs, outputs = matrix.shape
+    rows = layer.input(0).size // inputs
+    panels = _panels(rows, outputs, isa)
+    columns = -(-outputs // isa.lanes)
+    tables = [
+        pack(matrix.T.reshape(outputs, 1, inputs), panels, isa.lanes),
+        pad_columns(bias, columns, isa.lanes),
+    ]
+    helpers: dict[str, str] = {}
+    body = _calls(panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0")
+    return Code(body, tables, 0, helpers)
+
+
+def batched(layer: Layer, isa: Isa) -> Code:
+    """Both matrices computed: B is brought into panels first, once for each of its matrices."""
+    a, b, y = layer.input(0).shape, layer.input(1).shape, layer.output().shape
+    rows, inputs, outputs = a[-2], a[-1], b[-1]
+    panels = _panels(rows, outputs, isa)
+    columns = -(-outputs // isa.lanes)
+    index, lead = names(len(y) - 2, "b"), y[:-2]
+    at = [
+        address(index, broadcast_strides((*shape[:-2], size), (*lead, size))[:-1])
+        for shape, size in ((a, rows * inputs), (b, inputs * outputs), (y, rows * outputs))
+    ]
+    helpers: dict[str, str] = {}
+    zeros = np.zeros(columns * isa.lanes, np.float32)
+    body = (
+        f"const float *ap = x0 + ({at[0]});\nconst float *bp = x1 + ({at[1]});\n"
+        f"float *yp = y0 + ({at[2]});\nfloat *q = (float *)s;\n"
+        + _packing(panels, inputs, outputs, isa)
+        + _calls(panels, rows, inputs, outputs, isa, helpers, "q", "t0", "ap", "yp")
+    )
+    scratch = 4 * columns * isa.lanes * inputs
+    return Code(nest(index, lead, body), [zeros], scratch, helpers)
+
+
+def _panels(rows: int, outputs: int, isa: Isa) -> list[Panel]:
+    columns = -(-outputs // isa.lanes)
+    return panels_of(choose(rows, columns, isa.registers, isa.name == "avx512"))
+
+
+def _packing(panels: list[Panel], inputs: int, outputs: int, isa: Isa) -> str:
+    lines, at = [], 0
+    for panel in panels:
+        width, first = panel.tile.columns * isa.lanes, panel.first * isa.lanes
+        real = min(width, outputs - first)
+        row = (
+            f"memcpy(q + {at} + k * {width}, bp + k * {outputs} + {first}, {4 * real});"
+            + (f"\nmemset(q + {at} + k * {width} + {real}, 0, {4 * (width - real)});"
+               if real < width else "")
+        )  # fmt: skip
+        lines.append(loop("k", inputs, row))
+        at += width * inputs
+    return "\n".join(lines) + "\n"
+
+
+def _calls(
+    panels: list[Panel], rows: int, inputs: int, outputs: int, isa: Isa, helpers: dict[str, str],
+    weights: str, bias: str, a: str, y: str,
+) -> str:  # fmt: skip
+    calls, at, lanes = [], 0, isa.lanes
+    for panel in panels:
+        tile = panel.tile
+        end = (panel.first + tile.columns) * lanes
+        partial = end > outputs
+        name, text = product(tile, rows, inputs, Epilogue(), partial=partial)
+        helpers |= text
+        part = f", {lanes - (end - outputs)}" if partial else ""
+        calls.append(
+            f"{name}({a}, {weights} + {at}, {bias} + {panel.first * lanes}, "
+            f"{y} + {panel.first * lanes}, {rows // tile.rows}, {inputs}, {lanes}, {outputs}, "
+            f"{lanes}, 1, 1, 0, 0{part});"
+        )
+        at += tile.columns * lanes * inputs
+    return "\n".join(calls)
+
+
+def work(layer: Layer) -> int:
+    """Multiply-adds of a product."""
+    return prod(layer.output().shape) * layer.input(0).shape[-1]

@@ -1,0 +1,214 @@
+"""The register-blocked product: rows of A times panels of B, in tiles that stay in registers.
+
+A tile is `rows` x `columns` accumulators, a column being one vector of outputs. Every convolution
+and matrix product on vectors calls it; strides and sizes are arguments, only the step from one row
+of A to the next is a constant of the code, so that it costs no register.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from infer_native.program import Array
+
+UNROLL = 4
+MAX_COLUMNS = 8
+_LATENCY = 4  # multiply-adds that must be under way to keep the unit busy
+_TILE_COST = 6  # of starting a tile, in multiply-adds of each column
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns of accumulators."""
+
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What happens to a sum before it is stored: lines of C that change the vector v.
+
+    `operands` names the pointers that the lines read, each walks as the output does.
+    """
+
+    key: str = ""
+    lines: str = ""
+    operands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A tile for some of the columns: the first column, and how many there are."""
+
+    first: int
+    tile: Tile
+
+
+@lru_cache(maxsize=4096)
+def choose(rows: int, columns: int, registers: int, embedded: bool) -> tuple[Tile, ...]:
+    """Tiles for panels from left to right, with the least work by a count of multiply-adds.
+
+    Args:
+        rows: of the product that lie one after the other.
+        columns: vectors of output channels.
+        registers: of the processor.
+        embedded: can it multiply by a number in memory without a register for it?
+
+    """
+    best: tuple[float, tuple[Tile, ...]] | None = None
+    for width in range(1, min(MAX_COLUMNS, columns) + 1):
+        widths = [width] * (columns // width) + ([columns % width] if columns % width else [])
+        found = [_best_height(rows, w, registers, embedded) for w in widths]
+        cost = sum(c for c, _ in found)
+        if best is None or cost < best[0]:
+            best = cost, tuple(Tile(h, w) for w, (_, h) in zip(widths, found, strict=True))
+    assert best is not None
+    return best[1]
+
+
+def _best_height(rows: int, width: int, registers: int, embedded: bool) -> tuple[float, int]:
+    most = max(1, (registers - width - (0 if embedded else 1)) // width)
+    options = []
+    for height in range(1, min(most, rows) + 1):
+        full, rest = divmod(rows, height)
+        cost = full * _cost(height, width) + (_cost(rest, width) if rest else 0)
+        options.append((cost, -height))
+    cost, height = min(options)
+    return cost, -height
+
+
+def _cost(height: int, width: int) -> float:
+    """Loads of B are hidden when a tile has at least as many rows as the latency asks for."""
+    return max(height * width, _LATENCY) + 0.35 * width + 0.02 * _TILE_COST * width
+
+
+def panels_of(tiles: Sequence[Tile]) -> list[Panel]:
+    """Each tile with the number of its first column."""
+    first, panels = 0, []
+    for tile in tiles:
+        panels.append(Panel(first, tile))
+        first += tile.columns
+    return panels
+
+
+def pack(weights: Array, panels: Sequence[Panel], lanes: int) -> Array:
+    """[outputs, taps, inputs] as one panel after the other, each [taps, inputs, its outputs]."""
+    outputs, taps, inputs = weights.shape
+    total = sum(p.tile.columns for p in panels) * lanes
+    padded = np.zeros((total, taps, inputs), np.float32)
+    padded[:outputs] = weights
+    parts = []
+    for panel in panels:
+        first = panel.first * lanes
+        part = padded[first : first + panel.tile.columns * lanes]
+        parts.append(np.ascontiguousarray(part.transpose(1, 2, 0)).reshape(-1))
+    return np.concatenate(parts)
+
+
+def pad_columns(vector: Array | None, columns: int, lanes: int) -> Array:
+    """A bias with zeros up to whole vectors."""
+    padded = np.zeros(columns * lanes, np.float32)
+    if vector is not None:
+        padded[: vector.size] = vector.reshape(-1)
+    return padded
+
+
+def product(
+    tile: Tile, rows: int, step: int, epilogue: Epilogue, *, partial: bool = False
+) -> tuple[str, dict[str, str]]:
+    """The name of the function for `rows` rows and its text; `step` is that of the rows of A.
+
+    `void f(a, b, bias, o, <operands>, full, depth, aps, os, ops, kh, kw, rs, ks)`: `full` tiles of
+    whole height, then the rows that are left; `depth` inputs in blocks of VL that are `aps` apart;
+    outputs `os` apart from row to row and `ops` from column to column; taps `rs` and `ks` apart.
+    With `partial` a last argument says how many lanes of the last column are stored.
+    """
+    rest = rows % tile.rows
+    mark = f"_{epilogue.key}" if epilogue.key else ""
+    name = f"gemm_{tile.rows}x{tile.columns}r{rest}_s{step}{mark}{'_p' if partial else ''}"
+    operands = "".join(f", const float *{o}" for o in epilogue.operands)
+    given = "".join(f", {o}" for o in epilogue.operands)
+    extra, more = (", int part", ", part") if partial else ("", "")
+    arguments = f"a, b, bias, o{given}, depth, aps, os, ops, kh, kw, rs, ks{more}"
+    moves = " ".join(f"{o} += {tile.rows} * os;" for o in ("o", *epilogue.operands))
+    tiles = [_tile(name, tile.rows, tile.columns, step, epilogue, partial)]
+    last = ""
+    if rest:
+        tiles.append(_tile(name, rest, tile.columns, step, epilogue, partial))
+        last = f"  {name}_{rest}({arguments});\n"
+    text = (
+        f"static void {name}(const float *a, const float *b, const float *bias, float *o{operands},"
+        " long full, long depth, long aps, long os, long ops, long kh, long kw, long rs, "
+        f"long ks{extra}) {{\n"
+        f"  for (long i = 0; i < full; i++) {{\n    {name}_{tile.rows}({arguments});\n"
+        f"    a += {tile.rows * step}; {moves}\n  }}\n{last}}}\n"
+    )
+    return name, {name: "\n".join(tiles) + "\n" + text}
+
+
+def _tile(name: str, rows: int, columns: int, step: int, epilogue: Epilogue, partial: bool) -> str:
+    """The innermost function: all accumulators are variables of their own."""
+    operands = "".join(f", const float *{o}" for o in epilogue.operands)
+    extra = ", int part" if partial else ""
+    head = (
+        f"static inline __attribute__((always_inline)) void {name}_{rows}(const float *a, "
+        f"const float *restrict b, const float *bias, float *o{operands}, long depth, long aps, "
+        f"long os, long ops, long kh, long kw, long rs, long ks{extra}) {{"
+    )
+    lines = [head]
+    for j in range(columns):
+        start = f"vf c0_{j} = LD(bias + {j} * VL)"
+        lines.append("  " + start + "".join(f", c{m}_{j} = c0_{j}" for m in range(1, rows)) + ";")
+    lines += [
+        "  for (long y = 0; y < kh; y++) for (long x = 0; x < kw; x++) {",
+        "    const float *p = a + y * rs + x * ks;",
+        "    for (long k = depth / VL; k; k--) {",
+        "      const float *next = p + aps;",
+        "#pragma GCC unroll 1",
+        f"      for (int u = 0; u < VL; u += {UNROLL}) {{",
+        *(f"        {_step(rows, columns, step, u)}" for u in range(UNROLL)),
+        f"        p += {UNROLL};",
+        f"        b += {UNROLL * columns} * VL;",
+        "      }",
+        "      p = next;",
+        "    }",
+        "    for (long k = depth % VL; k; k--) {",
+        f"      {_step(rows, columns, step, 0)}",
+        "      p++;",
+        f"      b += {columns} * VL;",
+        "    }",
+        "  }",
+    ]
+    for m in range(rows):
+        for j in range(columns):
+            lines.append(f"  {_store(m, j, columns, epilogue, partial)}")
+    return "\n".join([*lines, "}"])
+
+
+def _step(rows: int, columns: int, step: int, k: int) -> str:
+    loads = " ".join(f"const vf b{j} = LD(b + {k * columns + j} * VL);" for j in range(columns))
+    sums = " ".join(
+        f"{{ const float v = p[{m * step + k}]; "
+        + " ".join(f"c{m}_{j} += b{j} * v;" for j in range(columns))
+        + " }"
+        for m in range(rows)
+    )
+    return f"{{ {loads} {sums} }}"
+
+
+def _store(m: int, j: int, columns: int, epilogue: Epilogue, partial: bool) -> str:
+    at = f"{m} * os + {j} * ops"
+    lines = epilogue.lines.replace("@AT", at).replace("@COLUMN", f"{j} * VL")
+    if partial and j == columns - 1:
+        store = f"if (part == VL) ST(o + {at}, v); else memcpy(o + {at}, &v, 4 * (size_t)part);"
+    else:
+        store = f"ST(o + {at}, v);"
+    return f"{{ vf v = c{m}_{j}; {lines}{store} }}"

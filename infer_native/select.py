@@ -1,0 +1,90 @@
+"""The algorithm of a layer: which kernel on vectors computes it, None for the generic one."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infer_native.kernels.blocked_conv import conv, conv_of_plain
+from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
+from infer_native.kernels.depthwise import depthwise, fits
+from infer_native.kernels.gemm import Epilogue
+from infer_native.kernels.geometry import window_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from infer_native.isa import Isa
+    from infer_native.kernels import Code
+    from infer_native.program import Layer
+
+    Chosen = Callable[[Layer], Code]
+
+
+def fast_product(layer: Layer, isa: Isa) -> Chosen | None:
+    """For a float32 MatMul, or a Gemm with constant weights."""
+    if layer.op not in ("MatMul", "Gemm") or layer.input(0).ctype != "float":
+        return None
+    if layer.op == "Gemm":
+        return _fast_gemm(layer, isa)
+    a, b = layer.input(0), layer.input(1)
+    if len(a.shape) < 2 or len(b.shape) < 2 or work(layer) < MIN_WORK:
+        return None
+    weights = b.root.data
+    if weights is not None and len(b.shape) == 2:
+        matrix = weights.reshape(b.shape)
+        return lambda fast: weighted(fast, isa, matrix, None)
+    return lambda fast: batched(fast, isa)
+
+
+def _fast_gemm(layer: Layer, isa: Isa) -> Chosen | None:
+    attrs, weights, bias = layer.attrs, layer.input(1).root.data, layer.optional(2)
+    if weights is None or attrs.get("transA", 0) or work(layer) < MIN_WORK:
+        return None
+    matrix = weights.reshape(layer.input(1).shape)
+    matrix = matrix.T if attrs.get("transB", 0) else matrix
+    matrix = matrix * np.float32(attrs.get("alpha", 1.0))
+    start = None
+    if bias is not None:
+        outputs = matrix.shape[1]
+        if bias.root.data is None or bias.shape not in ((outputs,), (1, outputs), (1,), ()):
+            return None
+        start = np.broadcast_to(bias.root.data.reshape(-1), (outputs,))
+        start = start * np.float32(attrs.get("beta", 1.0))
+    return lambda fast: weighted(fast, isa, matrix, start)
+
+
+def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
+    """For a two-dimensional float32 convolution with constant weights, dense or depthwise."""
+    if layer.op != "Conv" or layer.input(0).ctype != "float" or len(layer.input(0).shape) != 4:
+        return None
+    weights, bias = layer.input(1).root.data, layer.optional(2)
+    if weights is None or (bias is not None and bias.root.data is None):
+        return None
+    x, y = layer.input(0), layer.output()
+    if not x.size or not y.size:
+        return None
+    filters = weights.reshape(layer.input(1).shape)
+    group = layer.attrs.get("group", 1)
+    where = window_of(layer, x.shape[2:], filters.shape[2:])
+    epilogue = layer.attrs.get("epilogue", Epilogue())
+    start = None if bias is None else bias.root.data
+    if group == 1 and reads_plain(layer, isa):
+        return lambda fast: conv_of_plain(fast, isa, where, filters, start, epilogue)
+    if group == 1:
+        return lambda fast: conv(fast, isa, where, filters, start, epilogue)
+    if group == x.shape[1] == filters.shape[0] and fits(where, x.shape[2]):
+        return lambda fast: depthwise(fast, isa, where, filters, start, epilogue)
+    return None
+
+
+def reads_plain(layer: Layer, isa: Isa) -> bool:
+    """Is the input of a convolution better read as it lies, as most lanes of a block were empty?
+
+    So it is for a picture of a few channels; a pointwise filter has too little to do for it.
+    """
+    filters = layer.input(1).shape
+    vertical = (layer.attrs.get("dilations") or [1])[0] == 1
+    return 2 * filters[1] <= isa.lanes and prod(filters[2:]) > 1 and vertical
