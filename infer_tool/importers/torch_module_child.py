@@ -11,9 +11,9 @@ import torch
 from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
 from torch.utils import _pytree as pytree
 
-from infer_runtime.errors import InferError, ModelError, UsageError
-from infer_tool.data.function import load_function
+from infer_runtime.errors import ModelError, UsageError
 from infer_tool.importers import torch_legacy
+from infer_tool.importers.factory import are_parameters, call_factory
 from infer_tool.importers.state_dict import load_state_dict
 from infer_tool.importers.torch_check import same
 from infer_tool.importers.torch_fake_quantised import freeze_fake_quantisers
@@ -48,7 +48,8 @@ def export_module(module: Any, specs: list[InputSpec], source: str, folder: Path
     What torch.export cannot do with dynamic sizes (it unrolls recurrent layers, it refuses
     branches) goes through the legacy exporter, if that gets it right.
     """
-    by_name = _named_like_parameters(module, specs, source)
+    parameters = inspect.signature(module.forward).parameters
+    by_name = are_parameters(parameters, [s.name for s in specs], source)
     widened = widen(module.requires_grad_(False), specs)
     positional = _Positional(module, [s.name for s in specs] if by_name else [])
     given = _examples(positional, specs, source)
@@ -110,15 +111,7 @@ def _examples(module: Any, specs: list[InputSpec], source: str) -> list[Any]:
 
 
 def _build(source: str) -> Any:
-    factory = load_function(source)
-    try:
-        with quiet():
-            module = factory()
-    except InferError:
-        raise
-    except Exception as error:
-        # The user's own code: whatever it raises is the answer.
-        raise UsageError(f"{source}: the factory failed: {reason(error)}") from error
+    module = call_factory(source)
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"{source}: returned {type(module).__name__}, expected a torch.nn.Module")
     return module
@@ -137,21 +130,6 @@ def submodule(module: Any, path: str, source: str) -> Any:
             raise UsageError(f"--submodule {path}: {source} has {', '.join(parts) or 'no parts'}")
         module = parts[step]
     return module
-
-
-def _named_like_parameters(module: Any, specs: list[InputSpec], source: str) -> bool:
-    """Whether the inputs are parameters of `forward`; if none is, they go by position.
-
-    Raises:
-        UsageError: only some of them are, which is a slip of the pen.
-
-    """
-    parameters = inspect.signature(module.forward).parameters
-    known = [spec.name in parameters for spec in specs]
-    if any(known) and not all(known):
-        wrong = specs[known.index(False)].name
-        raise UsageError(f"--input {wrong}: {source} takes {', '.join(parameters)}")
-    return all(known)
 
 
 def widen(module: Any, specs: list[InputSpec]) -> str:
