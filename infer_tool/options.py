@@ -88,7 +88,7 @@ def _checked(config: type[Talk], values: Mapping[str, Any]) -> Talk:
         least, most = f.metadata.get("min"), f.metadata.get("max")
         value = values.get(f.name, f.default)
         option = f"--{f.name.replace('_', '-')}"
-        if least is not None and value < least:
+        if least is not None and value is not None and value < least:
             raise UsageError(f"{option} {value}: expected at least {least}")
         if most is not None and value > most:
             raise UsageError(f"{option} {value}: expected at most {most}")

@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Scheme = Literal["int8", "fp16"]
+Scheme = Literal[
+    "int8", "w4a8", "w3a8", "w2a8", "int8-dynamic", "int8-weight", "uint8-weight", "int4-weight",
+    "uint4-weight", "int3-weight", "uint3-weight", "int2-weight", "uint2-weight", "fp8-weight",
+    "fp8-e5m2-weight", "fp16-weight", "bf16-weight", "palette8-weight", "palette7-weight",
+    "palette6-weight", "palette5-weight", "palette4-weight", "palette3-weight", "palette2-weight",
+    "palette1-weight", "fp16",
+]  # fmt: skip
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 Activations = Literal["uint8", "int8"]
 Rounding = Literal["gptq", "nearest"]
+Algorithm = Literal["auto", "rtn", "mse", "hqq", "gptq", "awq"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +24,35 @@ class QuantizeConfig:
 
     scheme: Scheme = field(
         default="int8",
-        metadata={"help": "int8: weights and activations, static. fp16: half precision."},
+        metadata={
+            "help": "int8: weights and activations, static; w4a8, w3a8, w2a8: shorter weights in "
+            "integer kernels. int8-dynamic: activations by their range in each run. FORMAT-weight: "
+            "weights only. fp16: half precision."
+        },
+    )
+    block_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Weights of MatMul and Gemm that share a scale, for FORMAT-weight; 0 for one "
+            "scale for each channel. Default: 32 for integers of less than 8 bits, else 0.",
+            "min": 0,
+        },
+    )
+    smooth: float = field(
+        default=0.7,
+        metadata={
+            "help": "For int8-dynamic: how far outliers of activations move into the weights, 0 "
+            "(not at all) to 1.",
+            "min": 0,
+            "max": 1,
+        },
+    )
+    algorithm: Algorithm = field(
+        default="auto",
+        metadata={
+            "help": "How weights of FORMAT-weight are rounded; gptq and awq use the data. auto: "
+            "gptq for integers of less than 8 bits, else mse."
+        },
     )
     calibration: Calibration = field(
         default="mse", metadata={"help": "How the ranges of activations are found."}
@@ -48,6 +83,13 @@ class QuantizeConfig:
     )
     per_tensor: bool = field(
         default=False, metadata={"help": "One scale for each weight instead of each channel."}
+    )
+    keep_functions: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave the unpacking of packed weights in functions of the domain infertool; "
+            "without it every engine gets the standard operators."
+        },
     )
     exclude: tuple[str, ...] = field(
         default=(), metadata={"help": "Node that stays in float. Repeat for more."}

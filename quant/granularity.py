@@ -42,4 +42,22 @@ class PerAxis:
         return scale.reshape(shape)
 
 
-Granularity = PerTensor | PerAxis
+@dataclass(frozen=True)
+class PerBlock:
+    """One scale for `size` neighbours along an axis: x.shape with ceil(x.shape[axis] / size)."""
+
+    axis: int
+    size: int
+
+    def reduce(self, function: np.ufunc, x: Array) -> Array:
+        """Reduce each block; the last one may be shorter."""
+        starts = np.arange(0, x.shape[self.axis], self.size)
+        return np.asarray(function.reduceat(x, starts, axis=self.axis))
+
+    def spread(self, scale: Array, x: Array) -> Array:
+        """Each scale as often as its block is long."""
+        repeated = np.repeat(scale, self.size, axis=self.axis)
+        return np.take(repeated, np.arange(x.shape[self.axis]), axis=self.axis)
+
+
+Granularity = PerTensor | PerAxis | PerBlock

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from passes.graph import constant
+from quant.formats import INT2, INT3, INT4, INT8, IntegerFormat
 from quant.gptq import round_rows
 from quant.granularity import Granularity, PerAxis, PerTensor
 from quant.moments import rows_of, weight_of
-from quant.parameters import WEIGHT_LEVELS, quantize_weight, weight_scale
+from quant.parameters import quantize_weight, weight_limits, weight_scale
+from quant.tensor import group_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,15 +25,18 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+_SHORT = {"w4a8": INT4, "w3a8": INT3, "w2a8": INT2}
+
 
 @dataclass(frozen=True)
 class Linear:
     """What replaces the constants of a node.
 
-    levels: int8, in the shape of the weight; scale: float32, in the granularity's shape; bias:
-    real, [outputs], None where the node has none and needs none.
+    levels: int8, in the shape of the weight, within the limits of the format; scale: float32, in
+    the granularity's shape; bias: real, [outputs], None where the node has none and needs none.
     """
 
+    format: IntegerFormat
     levels: Array
     scale: Array
     granularity: Granularity
@@ -49,22 +54,32 @@ def quantize_linear(
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     bias = None if bias is None else bias.reshape(-1)
     granularity = _granularity(node, config)
-    scale = weight_scale(weight, granularity, bias, float(input_scale))
+    form = weight_format(config)
+    short = form is not INT8
+    best = group_parameters(weight, form, granularity, search=True)[0] if short else None
+    scale = weight_scale(weight, granularity, bias, float(input_scale), best)
     met = moments.get(value.name or "")
     if met is not None and met.rows and config.rounding == "gptq":
-        levels = _compensated(node, weight, granularity.spread(scale, weight), met)
+        levels = _compensated(node, weight, granularity.spread(scale, weight), met, form)
     else:
-        levels = quantize_weight(weight, scale, granularity)
+        levels = quantize_weight(weight, scale, granularity, form)
     if met is not None and met.rows and config.bias_correction and node.op_type != "MatMul":
         missed = weight - levels * granularity.spread(scale, weight)
         shift = np.einsum("gok,gk->go", rows_of(node, missed), met.mean).reshape(-1)
         bias = shift if bias is None else bias + shift
-    return Linear(levels, scale, granularity, bias)
+    return Linear(form, levels, scale, granularity, bias)
 
 
-def _compensated(node: ir.Node, weight: Array, steps: Array, met: Moments) -> Array:
+def weight_format(config: QuantizeConfig) -> IntegerFormat:
+    """What a static scheme stores weights in: int8, and N bits for wNa8."""
+    return _SHORT.get(config.scheme, INT8)
+
+
+def _compensated(
+    node: ir.Node, weight: Array, steps: Array, met: Moments, form: IntegerFormat
+) -> Array:
     spread = rows_of(node, np.broadcast_to(steps, weight.shape))
-    levels = round_rows(rows_of(node, weight), met.second, spread, -WEIGHT_LEVELS, WEIGHT_LEVELS)
+    levels = round_rows(rows_of(node, weight), met.second, spread, *weight_limits(form))
     return weight_of(node, levels, weight.shape).astype(np.int8)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantised model, what it covers, and what was refused."""
+    """A quantised model, what it covers, what was refused, and what the user should know."""
 
     model: ir.Model
     coverage: Coverage
@@ -44,12 +44,21 @@ def quantize_model(
 
     """
     from passes.verify import verify
+    from quant.domain import inline_functions
+    from quant.dynamic import quantize_dynamic
     from quant.half import quantize_half
     from quant.static import quantize_static
+    from quant.weight_only import SUFFIX, quantize_weights
 
     if config.scheme == "fp16":
         result = quantize_half(model, config)
+    elif config.scheme == "int8-dynamic":
+        result = quantize_dynamic(model, feeds, config)
+    elif config.scheme.endswith(SUFFIX):
+        result = quantize_weights(model, feeds, config)
     else:
         result = quantize_static(model, feeds, config)
+    if not config.keep_functions:
+        inline_functions(result.model)
     verify(result.model)
     return result

@@ -27,24 +27,31 @@ LARGEST_BYTES = 1 << 28  # of the second moments of one weight
 class Moments:
     """Sums over the inputs of one weight, seen as `groups` matrices [outputs, K].
 
-    second [groups, K, K] and mean [groups, K] are expectations of x x' and x.
+    second [groups, K, K] and mean [groups, K] are expectations of x x' and x; largest [groups, K]
+    is the largest |x| seen. Without `products` only the latter two are gathered.
     """
 
     groups: int
     size: int
+    products: bool = True
     rows: int = 0
+    largest: Array = field(init=False)
     _products: Array = field(init=False)
     _sums: Array = field(init=False)
 
     def __post_init__(self) -> None:
         """Start from nothing."""
-        self._products = np.zeros((self.groups, self.size, self.size))
+        self.largest = np.zeros((self.groups, self.size))
+        size = self.size if self.products else 0
+        self._products = np.zeros((self.groups, size, size))
         self._sums = np.zeros((self.groups, self.size))
 
     def add(self, x: Array) -> None:
         """Account for rows [groups, rows, K]."""
-        self._products += np.matmul(x.swapaxes(1, 2), x)
+        if self.products:
+            self._products += np.matmul(x.swapaxes(1, 2), x)
         self._sums += x.sum(axis=1)
+        self.largest = np.maximum(self.largest, np.abs(x).max(axis=1, initial=0.0))
         self.rows += x.shape[1]
 
     @property
@@ -68,7 +75,7 @@ class Moments:
 class Watch:
     """Gathers the moments of all weights of some nodes from the values that go by."""
 
-    def __init__(self, nodes: Iterable[ir.Node]) -> None:
+    def __init__(self, nodes: Iterable[ir.Node], *, products: bool = True) -> None:
         """Watch Conv, Gemm and MatMul nodes with constant weights."""
         self.moments: dict[str, Moments] = {}
         self.too_large: list[str] = []
@@ -81,12 +88,16 @@ class Watch:
             if weight is None or array is None:
                 continue
             name, shape = weight.name or "", rows_of(node, array).shape
-            if layouts.setdefault(name, shape) != shape or _is_large(shape):
+            if layouts.setdefault(name, shape) != shape or (products and _is_large(shape)):
                 self.too_large.append(node.name or "")
                 continue
-            self.moments.setdefault(name, Moments(shape[0], shape[2]))
+            self.moments.setdefault(name, Moments(shape[0], shape[2], products))
             assert node.inputs[0] is not None
             self._readers.setdefault(node.inputs[0].name or "", []).append(node)
+
+    def sees(self, name: str) -> bool:
+        """Does a watched weight meet this value?"""
+        return name in self._readers
 
     def see(self, name: str, value: Array) -> None:
         """Account for a value, if a watched weight meets it."""

@@ -56,23 +56,36 @@ def activation_parameters(span: Range, form: IntegerFormat) -> Parameters:
 
 
 def weight_scale(
-    weight: Array, granularity: Granularity, bias: Array | None, input_scale: float
+    weight: Array,
+    granularity: Granularity,
+    bias: Array | None,
+    input_scale: float,
+    chosen: Array | None = None,
 ) -> Array:
-    """Symmetric int8 scales, float32, in the granularity's shape.
+    """Symmetric int8 scales, float32, in the granularity's shape; or those that were `chosen`.
 
     A channel whose bias would leave int32 at this scale gets a larger one: the bias matters more
     than the resolution of weights that are tiny beside it.
     """
-    largest = np.asarray(granularity.reduce(np.maximum, np.abs(weight.astype(np.float64))))
-    scale = largest / WEIGHT_LEVELS
+    scale = chosen
+    if scale is None:
+        largest = granularity.reduce(np.maximum, np.abs(weight.astype(np.float64)))
+        scale = np.asarray(largest) / WEIGHT_LEVELS
     if bias is not None:
         needed = np.abs(bias.astype(np.float64)) / (input_scale * BIAS_LEVELS)
         scale = np.maximum(scale, needed if scale.ndim else needed.max(initial=0.0))
     return np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
 
 
-def quantize_weight(weight: Array, scale: Array, granularity: Granularity) -> Array:
-    """int8 in [-127, 127]."""
+def quantize_weight(
+    weight: Array, scale: Array, granularity: Granularity, form: IntegerFormat = INT8
+) -> Array:
+    """Levels of a signed format of at most 8 bits, int8; those of int8 in [-127, 127]."""
     zero = np.zeros((), np.int64)
-    levels = INT8.quantize(weight, granularity.spread(scale, weight), zero)
-    return np.maximum(levels, np.int8(-WEIGHT_LEVELS))
+    levels = form.quantize(weight, granularity.spread(scale, weight), zero)
+    return np.maximum(levels, np.int8(weight_limits(form)[0]))
+
+
+def weight_limits(form: IntegerFormat) -> tuple[int, int]:
+    """Smallest and largest level in use. Short formats cannot spare one."""
+    return (-WEIGHT_LEVELS, WEIGHT_LEVELS) if form is INT8 else (form.low, form.high)

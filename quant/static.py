@@ -28,6 +28,8 @@ from quant.model import Quantized
 from quant.moments import Moments, Watch
 from quant.parameters import Parameters, Range, activation_parameters
 from quant.selection import LINEAR, MOVERS, Selection, select
+from quant.store import Store
+from quant.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,7 +46,7 @@ def quantize_static(
     feeds: Iterable[Mapping[str, np.ndarray[Any, Any]]],
     config: QuantizeConfig,
 ) -> Quantized:
-    """Calibrate and emit QDQ; weights int8 symmetric, activations per tensor.
+    """Calibrate and emit QDQ; weights symmetric, int8 or packed, activations per tensor.
 
     Raises:
         UsageError: wrong data or option, or nothing in the model can be quantised.
@@ -175,10 +177,9 @@ class _Emitter:
         key = (weight.name or "", linear.granularity, linear.scale.tobytes() + bytes(explicit_zero))
         if key not in self._stored:
             name = weight.name or "w"
-            inputs = [
-                self._constant(f"{name}_q", linear.levels),
-                self._constant(f"{name}_s", linear.scale),
-            ]
+            stored = QuantizedTensor(linear.format, linear.granularity, linear.levels, linear.scale)
+            levels = Store(self.model).levels(name, stored)
+            inputs = [levels, self._constant(f"{name}_s", linear.scale)]
             if explicit_zero:
                 inputs.append(self._scalar("z", np.zeros(linear.scale.shape, np.int8)))
             axis = linear.granularity.axis if isinstance(linear.granularity, PerAxis) else None

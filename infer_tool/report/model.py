@@ -156,7 +156,8 @@ class Report:
     stages: list[Stage] = field(default_factory=list)
     coverage: Any = None
     deployed: Any = None  # of coverage, what an engine really computes with integers
-    accuracy: Accuracy | None = None
+    accuracy: Accuracy | None = None  # as deployed: the engine at its default level
+    exact: Accuracy | None = None  # the file as written, where the engine computes another thing
     latency: list[Latency] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     outputs: list[OutputCheck] = field(default_factory=list)

@@ -48,7 +48,7 @@ def _tables(report: Report) -> Iterator[Table]:
         if report.config.get("explain") and report.coverage.fallbacks:
             yield _fallbacks(report.coverage.fallbacks)
     if report.accuracy:
-        yield _accuracy(report.accuracy)
+        yield _accuracy(report.accuracy, report.exact)
     if report.latency:
         yield from _latency(report.latency)
     if report.outputs:
@@ -115,12 +115,17 @@ def _fallbacks(fallbacks: Any) -> Table:
     return table
 
 
-def _accuracy(a: Any) -> Table:
-    table = _table("Accuracy", a.metric, "source", "result", "drop", "agreement", "SQNR", "samples")
-    table.add_row(
-        a.engine, _number(a.reference), _number(a.candidate), _number(a.drop),
-        _number(a.agreement), f"{a.sqnr_db:.1f} dB", str(a.samples),
+def _accuracy(deployed: Any, exact: Any) -> Table:
+    table = _table(
+        "Accuracy", deployed.metric, "source", "result", "drop", "agreement", "SQNR", "cosine",
+        "samples",
     )  # fmt: skip
+    for a, note in ((deployed, ""), (exact, ", as written")):
+        if a is not None:
+            table.add_row(
+                f"{a.engine}{note}", _number(a.reference), _number(a.candidate), _number(a.drop),
+                _number(a.agreement), f"{a.sqnr_db:.1f} dB", _number(a.cosine), str(a.samples),
+            )  # fmt: skip
     return table
 
 

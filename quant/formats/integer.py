@@ -12,12 +12,25 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class IntegerFormat:
-    """An affine integer format, as QuantizeLinear and DequantizeLinear define it."""
+    """An affine integer format, as QuantizeLinear and DequantizeLinear define it.
+
+    Levels of fewer than 8 bits are held one to a byte; packing is a matter of the file.
+    """
 
     name: str
     dtype: np.dtype[Any]
     low: int
     high: int
+
+    @property
+    def bits(self) -> int:
+        """Bits of a level."""
+        return (self.high - self.low).bit_length()
+
+    @property
+    def signed(self) -> bool:
+        """Are there levels below zero?"""
+        return self.low < 0
 
     def quantize(self, x: Array, scale: Array, zero_point: Array) -> Array:
         """saturate(round(x / scale) + zero_point), round half to even.
@@ -32,6 +45,12 @@ class IntegerFormat:
         return np.asarray((q.astype(np.int64) - zero_point).astype(scale.dtype) * scale)
 
 
-UINT8 = IntegerFormat("uint8", np.dtype(np.uint8), 0, 255)
-INT8 = IntegerFormat("int8", np.dtype(np.int8), -128, 127)
-INT32 = IntegerFormat("int32", np.dtype(np.int32), -(2**31), 2**31 - 1)
+def _integer(bits: int, *, signed: bool) -> IntegerFormat:
+    width = max(8, bits)
+    dtype = np.dtype(f"{'' if signed else 'u'}int{width}")
+    low = -(2 ** (bits - 1)) if signed else 0
+    return IntegerFormat(f"{'' if signed else 'u'}int{bits}", dtype, low, low + 2**bits - 1)
+
+
+INT32, INT16, INT8, INT4, INT3, INT2 = (_integer(b, signed=True) for b in (32, 16, 8, 4, 3, 2))
+UINT16, UINT8, UINT4, UINT3, UINT2 = (_integer(b, signed=False) for b in (16, 8, 4, 3, 2))
