@@ -8,7 +8,7 @@ import numpy as np
 
 from infer_native.cwriter import loop
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, pack, pad_columns, panels_of, product
+from infer_native.kernels.gemm import choose, fetched, pack, pad_columns, panels_of, product
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -50,15 +50,20 @@ def conv(
     calls, at = [], 0
     for panel in panels:
         tile = panel.tile
-        name, text = product(tile, run, where.strides[1] * lanes, epilogue)
+        fetch = fetched(run, tile, inputs, lanes) if whole else 0
+        name, text = product(tile, run, where.strides[1] * lanes, epilogue, fetch=fetch)
         helpers |= text
         place = f"{panel.first * rows * out * lanes} + r * {out * lanes}"
-        operands = "".join(f", x{n} + n * {y.size // samples} + {place}" for n in _given(epilogue))
+        after = at + tile.columns * lanes * inputs if panel is not panels[-1] else at
+        ahead = f", t0 + {after}" if fetch else ""
+        sample_out = f"n * {y.size // samples}"
+        operands = "".join(f", x{n} + {sample_out} + {place}" for n in _given(epilogue))
         calls.append(
             f"{name}(in + r * {where.strides[0] * line * lanes}, t0 + {at}, "
             f"t1 + {panel.first * lanes}, y0 + n * {y.size // samples} + {place}{operands}, "
             f"{run // tile.rows}, {inputs}, {lines * line * lanes}, {lanes}, {rows * out * lanes}, "
-            f"{kh}, {kw}, {where.dilations[0] * line * lanes}, {where.dilations[1] * lanes});"
+            f"{kh}, {kw}, {where.dilations[0] * line * lanes}, {where.dilations[1] * lanes}"
+            f"{ahead});"
         )
         at += tile.columns * lanes * inputs * kh * kw
     # Panels outside, rows inside: the weights of a panel are read once for all rows.

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from infer_native.program import Array
 
 UNROLL = 4
+LINE = 16  # floats of a cache line
+FEW_ROWS = 64  # up to which the time of a panel is that of bringing its weights
+LARGE_PANEL = 16384  # bytes from which on a panel is worth asking for ahead of time
 MAX_COLUMNS = 8
-_LATENCY = 4  # multiply-adds that must be under way to keep the unit busy
-_TILE_COST = 6  # of starting a tile, in multiply-adds of each column
+_LATENCY = 8  # multiply-adds that must be under way to keep two units busy
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,11 @@ def _best_height(rows: int, width: int, registers: int, embedded: bool) -> tuple
 
 
 def _cost(height: int, width: int) -> float:
-    """Loads of B are hidden when a tile has at least as many rows as the latency asks for."""
-    return max(height * width, _LATENCY) + 0.35 * width + 0.02 * _TILE_COST * width
+    """Multiply-adds, or what hides their latency, then the loads of B and of A.
+
+    A comes from farther away than B, and narrow panels read it more often.
+    """
+    return max(height * width, _LATENCY) + 0.35 * width + 0.15 * height
 
 
 def panels_of(tiles: Sequence[Tile]) -> list[Panel]:
@@ -97,6 +102,15 @@ def panels_of(tiles: Sequence[Tile]) -> list[Panel]:
         panels.append(Panel(first, tile))
         first += tile.columns
     return panels
+
+
+def fetched(rows: int, tile: Tile, depth: int, lanes: int) -> int:
+    """Cache lines of the next panel to ask for at each step, so that it is there in time."""
+    floats = tile.columns * lanes * depth
+    steps = -(-rows // tile.rows) * (depth // lanes) * (lanes // UNROLL)
+    if rows > FEW_ROWS or rows < 2 or 4 * floats < LARGE_PANEL or not steps:
+        return 0
+    return -(-floats // (LINE * steps))
 
 
 def pack(weights: Array, panels: Sequence[Panel], lanes: int) -> Array:
@@ -122,27 +136,39 @@ def pad_columns(vector: Array | None, columns: int, lanes: int) -> Array:
 
 
 def product(
-    tile: Tile, rows: int, step: int, epilogue: Epilogue, *, partial: bool = False
+    tile: Tile,
+    rows: int,
+    step: int,
+    epilogue: Epilogue,
+    *,
+    partial: bool = False,
+    fetch: int = 0,
 ) -> tuple[str, dict[str, str]]:
     """The name of the function for `rows` rows and its text; `step` is that of the rows of A.
 
     `void f(a, b, bias, o, <operands>, full, depth, aps, os, ops, kh, kw, rs, ks)`: `full` tiles of
     whole height, then the rows that are left; `depth` inputs in blocks of VL that are `aps` apart;
     outputs `os` apart from row to row and `ops` from column to column; taps `rs` and `ks` apart.
-    With `partial` a last argument says how many lanes of the last column are stored.
+    With `partial` a last argument says how many lanes of the last column are stored; with `fetch`
+    that many cache lines of the next panel, which is the last argument, are asked for at a time.
     """
     rest = rows % tile.rows
     mark = f"_{epilogue.key}" if epilogue.key else ""
     name = f"gemm_{tile.rows}x{tile.columns}r{rest}_s{step}{mark}{'_p' if partial else ''}"
+    name += f"_f{fetch}" if fetch else ""
     operands = "".join(f", const float *{o}" for o in epilogue.operands)
     given = "".join(f", {o}" for o in epilogue.operands)
     extra, more = (", int part", ", part") if partial else ("", "")
+    if fetch:
+        extra, more = f"{extra}, const float *ahead", f"{more}, ahead"
     arguments = f"a, b, bias, o{given}, depth, aps, os, ops, kh, kw, rs, ks{more}"
     moves = " ".join(f"{o} += {tile.rows} * os;" for o in ("o", *epilogue.operands))
-    tiles = [_tile(name, tile.rows, tile.columns, step, epilogue, partial)]
+    if fetch:
+        moves += f" ahead += {LINE * fetch} * (depth / VL) * (VL / {UNROLL});"
+    tiles = [_tile(name, tile.rows, tile.columns, step, epilogue, partial, fetch)]
     last = ""
     if rest:
-        tiles.append(_tile(name, rest, tile.columns, step, epilogue, partial))
+        tiles.append(_tile(name, rest, tile.columns, step, epilogue, partial, fetch))
         last = f"  {name}_{rest}({arguments});\n"
     text = (
         f"static void {name}(const float *a, const float *b, const float *bias, float *o{operands},"
@@ -154,10 +180,13 @@ def product(
     return name, {name: "\n".join(tiles) + "\n" + text}
 
 
-def _tile(name: str, rows: int, columns: int, step: int, epilogue: Epilogue, partial: bool) -> str:
+def _tile(
+    name: str, rows: int, columns: int, step: int, epilogue: Epilogue, partial: bool, fetch: int
+) -> str:
     """The innermost function: all accumulators are variables of their own."""
     operands = "".join(f", const float *{o}" for o in epilogue.operands)
-    extra = ", int part" if partial else ""
+    extra = (", int part" if partial else "") + (", const float *ahead" if fetch else "")
+    ask = " ".join(f"__builtin_prefetch(ahead + {LINE * n}, 0, 2);" for n in range(fetch))
     head = (
         f"static inline __attribute__((always_inline)) void {name}_{rows}(const float *a, "
         f"const float *restrict b, const float *bias, float *o{operands}, long depth, long aps, "
@@ -174,6 +203,7 @@ def _tile(name: str, rows: int, columns: int, step: int, epilogue: Epilogue, par
         "      const float *next = p + aps;",
         "#pragma GCC unroll 1",
         f"      for (int u = 0; u < VL; u += {UNROLL}) {{",
+        *([f"        {ask} ahead += {LINE * fetch};"] if fetch else []),
         *(f"        {_step(rows, columns, step, u)}" for u in range(UNROLL)),
         f"        p += {UNROLL};",
         f"        b += {UNROLL * columns} * VL;",
