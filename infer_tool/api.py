@@ -33,6 +33,14 @@ def quantize(model: str | PathLike[str], output: str | PathLike[str], **options:
     return _call("quantize", model=str(model), output=output, **options)
 
 
+def run(**options: Any) -> Report:
+    """Repeat the command of a manifest (`locked`); options as in `infer_tool.config.Run`.
+
+    Raises MismatchError when the bytes are others; its `evidence` is the report.
+    """
+    return _call("run", **options)
+
+
 def verify(
     reference: str | PathLike[str], candidate: str | PathLike[str], **options: Any
 ) -> Report:
@@ -74,7 +82,7 @@ def run_command(name: str, config: Talk) -> Report:
 def _call(name: str, **values: Any) -> Report:
     from pathlib import Path
 
-    for key in ("output", "report"):
+    for key in ("output", "report", "baseline", "locked", "state_dict"):
         if values.get(key) is not None:
             values[key] = Path(values[key])
     values.setdefault("quiet", True)
