@@ -16,6 +16,7 @@ from infer_tool.importers.gate import check
 from infer_tool.layers import layers_of
 from infer_tool.ledger import append_passes, describe, set_facts, stage
 from infer_tool.onnxsim import OnnxSim
+from infer_tool.plugins import plugins
 from infer_tool.units import parse_shape
 from passes.compare import Difference, compare_outputs
 from passes.default import PASSES
@@ -130,8 +131,9 @@ def optimise(
     report: Report, ui: Terminal, model: ir.Model, config: OptimizeConfig, feeds: list[Any]
 ) -> ir.Model:
     """Run the exact passes and what the level adds to them; one ledger line for each."""
+    others = [make() for make in plugins("passes").values()]
     with ui.step("optimise"):
-        result = run_passes(model, config, feeds=feeds, passes=(*PASSES, OnnxSim()))
+        result = run_passes(model, config, feeds=feeds, passes=(*PASSES, *others, OnnxSim()))
     append_passes(report, result.records)
     return result.model
 

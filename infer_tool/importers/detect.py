@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from infer_runtime.errors import ModelError, UsageError
+from infer_tool.plugins import plugins
 
 MODULE = re.compile(r"^[\w./\\-]+:[A-Za-z_]\w*$")
 DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
@@ -55,6 +56,9 @@ def _existing(source: str, path: Path) -> str:
 def _by_content(source: str, path: Path, head: bytes) -> str:
     if not head:
         raise ModelError(f"{source}: the file is empty")
+    for name, module in plugins("importers").items():
+        if module.recognises(path, head):
+            return name
     if head.startswith(b"PK"):
         return _by_listing(source, path)
     if PICKLE.match(head):

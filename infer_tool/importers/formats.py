@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from infer_tool.plugins import plugins
+
 
 @dataclass(frozen=True)
 class Format:
@@ -45,3 +47,8 @@ FORMATS: dict[str, Format] = {
         "tensorflow",
     ),
 }
+
+
+def formats() -> dict[str, Format]:
+    """What is built in, and the importers of plugins: modules with a `FORMAT` and `recognises`."""
+    return {name: module.FORMAT for name, module in plugins("importers").items()} | FORMATS
