@@ -32,6 +32,14 @@ def quantize(model: str | PathLike[str], output: str | PathLike[str], **options:
     return _call("quantize", model=str(model), output=output, **options)
 
 
+def run(**options: Any) -> Report:
+    """Repeat the command of a manifest (`locked`); options as in `infer_tool.config.Run`.
+
+    Raises MismatchError when the bytes are others; its `evidence` is the report.
+    """
+    return _call("run", **options)
+
+
 def verify(
     reference: str | PathLike[str], candidate: str | PathLike[str], **options: Any
 ) -> Report:
@@ -77,7 +85,7 @@ def _call(name: str, **values: Any) -> Report:
 
     from infer_tool.options import build_config  # needs typer, which a worker's Python may not have
 
-    for key in ("output", "report"):
+    for key in ("output", "report", "baseline", "locked", "state_dict"):
         if values.get(key) is not None:
             values[key] = Path(values[key])
     values.setdefault("quiet", True)

@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from infer_runtime.errors import UsageError
-from infer_tool.engines import ENGINES
+from infer_tool.engines import engine_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,8 +37,8 @@ def cells(config: Bench, engines: Sequence[str]) -> list[Cell]:
     """
     axes = _parsed(config.matrix) if config.matrix is not None else {}
     names = axes.get("engine") or list(config.engine or engines)
-    if unknown := [n for n in names if n not in ENGINES]:
-        raise UsageError(f"--engine {unknown[0]!r}: expected one of {', '.join(ENGINES)}")
+    if unknown := [n for n in names if n not in engine_kinds()]:
+        raise UsageError(f"--engine {unknown[0]!r}: expected one of {', '.join(engine_kinds())}")
     threads = [_number(t, "threads", 0) for t in axes.get("threads", [str(config.threads)])]
     batches = [_number(b, "batch", 1) for b in axes.get("batch", [str(config.batch)])]
     return [Cell(*values) for values in product(names, threads, batches)]

@@ -86,7 +86,7 @@ def _runner(name: str) -> Callable[[Talk], None]:
     def run(config: Talk) -> None:
         from infer_tool.api import run_command
         from infer_tool.report.terminal import show
-        from infer_tool.report.write import failure_document, write_report
+        from infer_tool.report.write import write_report
 
         try:
             report = run_command(name, config)
@@ -94,8 +94,6 @@ def _runner(name: str) -> Callable[[Talk], None]:
             if error.evidence is not None:
                 write_report(error.evidence, config.report)
                 show(error.evidence, as_json=config.json)
-            elif config.json:
-                typer.echo(failure_document(name, error))
             raise
         write_report(report, config.report)
         show(report, as_json=config.json)
@@ -103,10 +101,9 @@ def _runner(name: str) -> Callable[[Talk], None]:
     return run
 
 
-def _fail(message: str, status: int) -> int:
+def _fail(message: str) -> None:
     line = " ".join(str(message).split())
     typer.echo(f"error: {line}", err=True)
-    return status
 
 
 def _completing() -> bool:
@@ -132,31 +129,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = _invoke(arguments)
-    except Exception as error:  # noqa: BLE001 - the one place where every failure gets its status
-        status = _status_of(error)
-    except KeyboardInterrupt:
-        status = _fail("interrupted; nothing was written", INTERRUPTED)
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("INFERTOOL_DEBUG") and not isinstance(error, KeyboardInterrupt):
+            raise
+        status, message = _status_of(error)
+        _answer_in_json(sys.argv[1:] if arguments is None else arguments, error, message, status)
+        _fail(message)
     if arguments is None:
         sys.exit(status)
     return status
 
 
-def _status_of(error: Exception) -> int:
-    if os.environ.get("INFERTOOL_DEBUG"):
-        raise error
+def _answer_in_json(
+    arguments: Sequence[str], error: BaseException, message: str, status: int
+) -> None:
+    """With --json stdout is one document, also when the options themselves were wrong."""
+    if "--json" not in arguments or getattr(error, "evidence", None) is not None:
+        return
+    from infer_tool.report.write import failure_document
+
+    command = next((a for a in arguments if a in COMMANDS), "")
+    typer.echo(failure_document(command, type(error).__name__, message, status))
+
+
+def _status_of(error: BaseException) -> tuple[int, str]:
+    """Status and message of whatever ended a command."""
     if isinstance(error, InferError):
-        return _fail(str(error), error.exit_code)
+        return error.exit_code, str(error)
     if isinstance(error, _PARSE_ERROR):
         text: Any = error
-        return _fail(text.format_message(), 2)
-    if isinstance(error, typer.Abort):
-        return _fail("interrupted; nothing was written", INTERRUPTED)
+        return 2, text.format_message()
+    if isinstance(error, (typer.Abort, KeyboardInterrupt)):
+        return INTERRUPTED, "interrupted; nothing was written"
     if isinstance(error, MemoryError):
-        return _fail(f"out of memory: {error}", LimitError.exit_code)
+        return LimitError.exit_code, f"out of memory: {error}"
     if isinstance(error, OSError):
-        return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 2)
-    return _fail(
-        f"internal error, {type(error).__name__}: {error}; "
-        "set INFERTOOL_DEBUG=1 for the traceback and report it",
-        InferError.exit_code,
-    )
+        return 2, f"{error.filename or 'input/output'}: {error.strerror or error}"
+    advice = "set INFERTOOL_DEBUG=1 for the traceback and report it"
+    return InferError.exit_code, f"internal error, {type(error).__name__}: {error}; {advice}"

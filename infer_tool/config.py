@@ -430,10 +430,24 @@ class Doctor(Talk):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run(Talk):
+    """Make a result again from its manifest, and compare its bytes."""
+
+    locked: Path | None = field(
+        default=None,
+        metadata={
+            "help": "manifest.json of a --report folder: the same inputs must give the same bytes.",
+            "metavar": "FILE",
+        },
+    )
+
+
 COMMANDS: dict[str, type[Talk]] = {
     "convert": Convert,
     "optimize": Optimize,
     "quantize": Quantize,
+    "run": Run,
     "verify": Verify,
     "bench": Bench,
     "inspect": Inspect,

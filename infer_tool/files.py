@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
+import re
 import secrets
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,6 +36,7 @@ def check_output(path: Path, force: bool) -> None:
         raise UsageError(f"{path}: is a folder; name a file in it")
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already; give another name or --force")
+    remove_leftovers(path)
     probe = temporary_name(path)
     try:
         probe.touch(exist_ok=False)
@@ -44,8 +48,35 @@ def check_output(path: Path, force: bool) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that nobody has."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    """A name beside `path` that nobody has; it says which process will remove it."""
+    return path.with_name(f"{temporary_prefix(path)}{secrets.token_hex(6)}.tmp")
+
+
+def temporary_prefix(path: Path) -> str:
+    """What the names of this process's temporary files for `path` begin with."""
+    return f".{path.name}.{os.getpid()}-"
+
+
+def remove_leftovers(path: Path) -> None:
+    """Temporary files for `path` of processes that were killed before they could."""
+    own = re.compile(rf"\.{re.escape(path.name)}\.(\d+)-\w+\.tmp")
+    for found in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        match = own.fullmatch(found.name)
+        if match and not _runs(int(match[1])):
+            if found.is_dir():
+                shutil.rmtree(found, ignore_errors=True)
+            else:
+                found.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 @contextmanager

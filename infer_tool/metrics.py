@@ -9,6 +9,7 @@ import numpy as np
 
 from infer_runtime.errors import UsageError
 from infer_tool.fidelity import Fidelity
+from infer_tool.plugins import load_plugin, names
 from infer_tool.report.model import Accuracy
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ def choose_metric(
         from infer_tool.data import load_function
 
         return name, load_function(name)
-    known = ", ".join(("auto", *TOP_K, *FIDELITY, "file.py:function"))
+    if name in names("metrics"):
+        return name, load_plugin("metrics", name)
+    known = ", ".join(("auto", *TOP_K, *FIDELITY, *names("metrics"), "file.py:function"))
     raise UsageError(f"--metric {name!r}: expected one of {known}")
 
 

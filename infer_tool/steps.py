@@ -18,6 +18,7 @@ from infer_tool.importers.normalise import normalise
 from infer_tool.layers import layers_of
 from infer_tool.ledger import append_passes, describe, set_facts, stage
 from infer_tool.onnxsim import OnnxSim
+from infer_tool.plugins import plugins
 from infer_tool.units import parse_shape
 from passes.compare import Difference, compare_outputs
 from passes.default import PASSES
@@ -162,8 +163,9 @@ def optimise(
             raised = normalise(model.clone(), "the model", config.opset)
             set_facts(line, facts(model), facts(raised))
         line.options, model = {"opset": config.opset}, raised
+    others = [make() for make in plugins("passes").values()]
     with ui.step("optimise"):
-        result = run_passes(model, config, feeds=feeds, passes=(*PASSES, OnnxSim()))
+        result = run_passes(model, config, feeds=feeds, passes=(*PASSES, *others, OnnxSim()))
     append_passes(report, result.records)
     return result.model
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from infer_runtime.errors import UsageError
 from infer_tool.baseline import baseline_gate, read_baseline, write_baseline, yardstick
 from infer_tool.bench_matrix import Cell, cells, sweep
-from infer_tool.engines import ENGINES, engines_for, file_kind, open_engine, warm_up
+from infer_tool.engines import engine_kinds, engines_for, file_kind, open_engine, warm_up
 from infer_tool.engines.profile import node_times
 from infer_tool.gates import raise_missed
 from infer_tool.ledger import new_report, stage
@@ -139,7 +139,7 @@ def _measure(
 
 def _fits(subject: Subject, engine: str) -> bool:
     """ONNX engines run whatever can be imported."""
-    reads = ENGINES[engine].reads
+    reads = engine_kinds()[engine].reads
     return reads in (subject.kind, "onnx") and not (reads == "onnx" and subject.kind == "tflite")
 
 
@@ -158,7 +158,7 @@ def _contestant(
 
 def _target(ui: Terminal, report: Report, subject: Subject, engine: str) -> str | ir.Model:
     """The file where the engine reads it, else what was imported from it."""
-    if ENGINES[engine].reads == subject.kind != "onnx":
+    if engine_kinds()[engine].reads == subject.kind != "onnx":
         return subject.path
     if subject.model is None:
         subject.model = load_model(report, ui, subject.path).model
@@ -182,7 +182,7 @@ def _feeds(config: Bench, engine: Engine, subject: Subject, batch: int) -> dict[
 
 
 def _with_memory(row: Latency, contestant: Contestant, subject: Subject) -> Latency:
-    if subject.kind != ENGINES[row.engine].reads:
+    if subject.kind != engine_kinds()[row.engine].reads:
         raise UsageError(f"--memory: {subject.path} is no file of {row.engine}; convert it first")
     peak = peak_of(row.engine, subject.path, row.threads, contestant.feeds)
     return replace(row, peak_memory_bytes=peak)

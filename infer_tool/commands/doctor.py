@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime.ops.onnx_fallback import can_delegate
 from infer_runtime.registry import has_gradients, known_ops
-from infer_tool.engines import ENGINES, available_engines
-from infer_tool.importers.formats import FORMATS
+from infer_tool.engines import available_engines, engine_kinds
+from infer_tool.importers.formats import formats
 from infer_tool.ledger import new_report, package_versions
+from infer_tool.plugins import GROUPS, names
 from infer_tool.report.write import check_report_folder
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def run(config: Doctor, ui: Terminal) -> Report:  # noqa: ARG001 - every command
             "columns": ["source", "recognised by", "needs"],
             "rows": [
                 [f.title, f.recognised, ", ".join(f.packages) or "nothing"]
-                for f in FORMATS.values()
+                for f in formats().values()
             ],
         }
     own = len(known_ops())
@@ -48,6 +49,9 @@ def run(config: Doctor, ui: Terminal) -> Report:  # noqa: ARG001 - every command
             "columns": ["operator", "computed by", "torch, gradients"],
             "rows": _operators(),
         }
+    found = [[kind, name] for kind in GROUPS for name in names(kind)]
+    if found:
+        report.details["Plugins"] = {"columns": ["kind", "name"], "rows": found}
     report.details["Engines"] = {"columns": ["engine", "runs", "here", "fix"], "rows": _engines()}
     return report
 
@@ -74,17 +78,17 @@ def _shown(domain: str, name: str) -> str:
 
 
 def _sources() -> list[list[Any]]:
-    return [_row(f.title, not f.missing, f.fix) for f in FORMATS.values()]
+    return [_row(f.title, not f.missing, f.fix) for f in formats().values()]
 
 
 def _engines() -> list[list[Any]]:
     rows = []
     for name, version in available_engines().items():
-        kind = ENGINES[name]
+        kind = engine_kinds()[name]
         fix = f"pip install 'infertool[{kind.extra}]'"
         label, here, fix = _row(f"{name} {version or ''}".strip(), version is not None, fix)
-        reads = FORMATS[kind.reads].title if kind.reads in FORMATS else kind.reads
-        rows.append([label, reads, here, fix])
+        source = formats().get(kind.reads)
+        rows.append([label, source.title if source else kind.reads, here, fix])
     return rows
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, UsageError
-from infer_tool.engines import ENGINES, open_engine
+from infer_tool.engines import engine_kinds, open_engine
 from infer_tool.engines.reference import ReferenceEngine
 from infer_tool.evaluate import data_feeds
 from infer_tool.first_difference import divergences, table
@@ -93,7 +93,7 @@ def _subject(model: Imported) -> Path | ir.Model:
 
 def _open(name: str, model: Imported) -> Engine:
     """An engine that reads the file's own format gets the file, the others what was imported."""
-    kind = ENGINES.get(name)
+    kind = engine_kinds().get(name)
     if kind is not None and kind.reads == model.kind and model.path is not None:
         return open_engine(name, model.path)
     return open_engine(name, _subject(model))
@@ -179,7 +179,7 @@ def _first_difference(
     feeds: list[dict[str, Any]],
 ) -> str:
     """The first value inside the graphs that is beyond the tolerance, where names match."""
-    if ENGINES[trial.name].reads != "onnx" or trial.label != trial.name:
+    if engine_kinds()[trial.name].reads != "onnx" or trial.label != trial.name:
         return ""
     worst = max(trial.stats.values(), key=lambda s: s.max_rel)
     apart, compared = divergences(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from infer_tool.files import atomic_path, check_output, sync, written
+from infer_tool.files import atomic_path, check_output, sync, temporary_prefix, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +97,9 @@ def _save_external(model: ir.Model, path: Path, check: Check | None, force: bool
 
 @contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
-    with TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as folder:
+    with TemporaryDirectory(
+        prefix=temporary_prefix(path), suffix=".tmp", dir=path.parent
+    ) as folder:
         yield Path(folder)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infer_runtime.errors import UsageError
+from infer_tool.plugins import load_plugin, plugins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,20 +87,33 @@ def open_engine(
         ModelError: the engine refuses the model.
 
     """
-    if name not in ENGINES:
-        raise UsageError(f"--engine {name!r}: expected one of auto, {', '.join(ENGINES)}")
+    if name not in engine_kinds():
+        raise UsageError(f"--engine {name!r}: expected one of auto, {', '.join(engine_kinds())}")
     from infer_tool.engines.common import check_shapes
 
-    module = import_module(f"infer_tool.engines.{name}")
+    module = engine_module(name)
     _check_kind(name, model)
     engine: Engine = module.open_model(model, threads, optimize, shapes or {}, lean)
     check_shapes(engine.inputs, shapes or {})
     return engine
 
 
+def engine_kinds() -> dict[str, Kind]:
+    """What is built in, and the engines of plugins: modules that say what they read in `READS`."""
+    found = {name: Kind(module.READS) for name, module in plugins("engines").items()}
+    return found | ENGINES
+
+
+def engine_module(name: str) -> Any:
+    """The module with `open_model` and `version`."""
+    if name in ENGINES:
+        return import_module(f"infer_tool.engines.{name}")
+    return load_plugin("engines", name)
+
+
 def available_engines() -> dict[str, str | None]:
     """Version of each engine, None where it is not installed; imports none of them."""
-    return {name: import_module(f"infer_tool.engines.{name}").version() for name in ENGINES}
+    return {name: engine_module(name).version() for name in engine_kinds()}
 
 
 def warm_up(name: str) -> None:
@@ -133,13 +147,15 @@ def file_kind(model: str | Path | ir.Model) -> str:
 def engines_for(kind: str) -> tuple[str, ...]:
     """Engines that run such a file here without being named, the fastest first."""
     found = available_engines()
-    names = JUDGES if kind == "onnx" else tuple(n for n, k in ENGINES.items() if k.reads == kind)
+    names = (
+        JUDGES if kind == "onnx" else tuple(n for n, k in engine_kinds().items() if k.reads == kind)
+    )
     return tuple(name for name in names if found.get(name))
 
 
 def _check_kind(name: str, model: str | Path | ir.Model) -> None:
-    kind, reads = file_kind(model), ENGINES[name].reads
+    kind, reads = file_kind(model), engine_kinds()[name].reads
     if kind != reads:
-        fitting = ", ".join(n for n, k in ENGINES.items() if k.reads == kind)
+        fitting = ", ".join(n for n, k in engine_kinds().items() if k.reads == kind)
         hint = f"use --engine {fitting}" if fitting else "convert it first: infertool convert"
         raise UsageError(f"{model}: is {kind}, {name} runs {reads} files only; {hint}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from infer_tool.config import ImportOptions
 from infer_tool.importers.detect import detect
 from infer_tool.importers.formats import FORMATS
+from infer_tool.plugins import load_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +41,12 @@ class Imported:
     states: Mapping[str, str] = field(default_factory=dict)
 
 
+def _module(kind: str) -> Any:
+    if kind in FORMATS:
+        return import_module(f"infer_tool.importers.{FORMATS[kind].module}")
+    return load_plugin("importers", kind)
+
+
 def import_source(source: str, options: ImportOptions) -> Imported:
     """Import any source; the result has passed the gate that all importers share.
 
@@ -52,8 +59,7 @@ def import_source(source: str, options: ImportOptions) -> Imported:
     from infer_tool.importers.gate import check, keep_outputs, only
 
     kind = detect(source)
-    load = import_module(f"infer_tool.importers.{FORMATS[kind].module}").load
-    imported: Imported = load(source, options)
+    imported: Imported = _module(kind).load(source, options)
     if kind != "onnx":  # whose users may have an engine with operators of its own
         check(imported.model, source)
     if not options.output_name:

@@ -9,6 +9,7 @@ from pathlib import Path
 from infer_runtime.errors import ModelError, UsageError
 from infer_tool.importers import safetensors
 from infer_tool.importers.protobuf_kind import protobuf_kind
+from infer_tool.plugins import plugins
 
 MODULE = re.compile(r"^[\w./\\-]+:[A-Za-z_]\w*$")
 DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
@@ -74,6 +75,9 @@ def _existing(source: str, path: Path) -> str:
 def _by_content(source: str, path: Path, head: bytes) -> str:
     if reason := _refusal(head):
         raise ModelError(f"{source}: {reason}")
+    for name, module in plugins("importers").items():
+        if module.recognises(path, head):
+            return name
     if head.startswith(b"PK"):
         return _by_listing(source, path)
     for beginning, kind in BEGINNINGS.items():

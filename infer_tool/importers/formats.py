@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from infer_tool.plugins import plugins
+
 
 @dataclass(frozen=True)
 class Format:
@@ -98,3 +100,8 @@ FORMATS: dict[str, Format] = {
         "TensorFlow frozen graph (.pb)", "protobuf fields", "tensorflow", TENSORFLOW, "tensorflow"
     ),
 }
+
+
+def formats() -> dict[str, Format]:
+    """What is built in, and the importers of plugins: modules with a `FORMAT` and `recognises`."""
+    return {name: module.FORMAT for name, module in plugins("importers").items()} | FORMATS

@@ -38,7 +38,7 @@ FAILURE = {
             "properties": {
                 "kind": {"type": "string"},
                 "message": {"type": "string"},
-                "exit_code": {"type": "integer", "minimum": 1, "maximum": 7},
+                "exit_code": {"enum": [*range(1, 8), 130]},
             },
             "required": ["kind", "message", "exit_code"],
         },

@@ -14,7 +14,6 @@ from infer_tool.version import version
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from infer_runtime.errors import InferError
     from infer_tool.report.model import Report
 
 
@@ -27,18 +26,14 @@ def to_json(report: Report) -> str:
     return json.dumps(report.document(), indent=2, allow_nan=False)
 
 
-def failure_document(command: str, error: InferError) -> str:
+def failure_document(command: str, kind: str, message: str, status: int) -> str:
     """What --json prints for a command that failed before it had a report."""
     body = {
         "schema": SCHEMA,
         "tool": {"name": "infertool", "version": version()},
         "command": command,
         "passed": False,
-        "error": {
-            "kind": type(error).__name__,
-            "message": str(error),
-            "exit_code": error.exit_code,
-        },
+        "error": {"kind": kind, "message": message, "exit_code": status},
     }
     return json.dumps(body, indent=2)
 
@@ -56,6 +51,7 @@ def write_report(report: Report, folder: Path | None) -> None:
     """Write every form of the report into `folder`, replacing older ones; None writes nothing."""
     if folder is None:
         return
+    from infer_tool.manifest import manifest, to_text
     from infer_tool.report.html import to_html
     from infer_tool.report.junit import to_junit
 
@@ -66,6 +62,8 @@ def write_report(report: Report, folder: Path | None) -> None:
         "report.html": to_html(report),
         "junit.xml": to_junit(report),
     }
+    if (document := manifest(report)) is not None and report.passed:
+        forms["manifest.json"] = to_text(document)
     for name, text in forms.items():
         with atomic_path(folder / name, force=True) as path:
             path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
