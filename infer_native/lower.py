@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,7 +134,12 @@ def _make_view(layer: Layer) -> None:
             raise layer.refused("the mask and the training mode have no kernel")
     else:
         layer.constant(1)
-    layer.output().view_of = layer.input(0)
+    source, view = layer.input(0), layer.output()
+    if prod(source.shape) != prod(view.shape):
+        raise ModelError(
+            f"node {layer.name} ({layer.op}): {list(source.shape)} cannot be {list(view.shape)}"
+        )
+    view.view_of = source
 
 
 def _data(tensor: Tensor) -> Any:

@@ -131,11 +131,12 @@ _WALKED = "infertool.walked"
 @contextmanager
 def walked_before(model: ir.Model, nodes: list[ir.Node]) -> Iterator[None]:
     """Within it, rules take `nodes` for what a walk over the model finds: most change nothing."""
-    model.graph.meta[_WALKED] = nodes
+    graph = model.graph  # a rule may put another one in its place
+    graph.meta[_WALKED] = nodes
     try:
         yield
     finally:
-        del model.graph.meta[_WALKED]
+        del graph.meta[_WALKED]
 
 
 def walked(model: ir.Model) -> list[ir.Node]:

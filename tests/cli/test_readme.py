@@ -18,7 +18,7 @@ def _commands() -> list[str]:
 
 def _clean_copy(target: Path) -> None:
     """The files of the distribution, without any environment or build left-over."""
-    for name in ("infer_runtime", "passes", "quant", "infer_tool", "sample_models"):
+    for name in ("infer_runtime", "passes", "quant", "infer_native", "infer_tool", "sample_models"):
         shutil.copytree(
             REPOSITORY / name, target / name, ignore=shutil.ignore_patterns("__pycache__")
         )
