@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, UsageError
+from infer_tool.commands.verify_layers import add_layers
 from infer_tool.engines import open_engine
 from infer_tool.engines.reference import ReferenceEngine
 from infer_tool.evaluate import data_feeds
@@ -55,6 +56,8 @@ def run(config: Verify, ui: Terminal) -> Report:
     if config.target_cpu is not None:
         target = ReferenceEngine(subject, target_cpu=config.target_cpu)
         _compare(report, ui, config, target, f"reference as {config.target_cpu}", feeds, wanted)
+    if config.layers or config.bisect:
+        add_layers(report, ui, config, reference.model, candidate.model, feeds)
     _judge(report, config)
     return report
 
