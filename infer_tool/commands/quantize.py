@@ -137,7 +137,8 @@ def _quantise(
         line.options = {f.name: getattr(config, f.name) for f in fields(QuantizeConfig)}
         line.refusals = list(result.refusals)
         report.warnings += result.notes
-        result.model.metadata_props[OPTIONS_KEY] = _options(config)
+        if options := _options(config):
+            result.model.metadata_props[OPTIONS_KEY] = options
         if config.calib == "synthetic":
             result.model.metadata_props["infertool.calibration"] = "synthetic"
     report.coverage = result.coverage
