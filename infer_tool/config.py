@@ -12,6 +12,7 @@ from pathlib import Path  # noqa: TC003 - the command line reads these annotatio
 from passes.config import OptimizeConfig
 from quant.config import QuantizeConfig
 
+DEFAULT_CALIB_SAMPLES = 128
 THREADS_HELP = "Threads of the engine; 0 is its default."
 ENGINE_HELP = "Engine: onnxruntime, reference, openvino, native. Default: the fastest one here."
 
@@ -271,7 +272,7 @@ class Quantize(Talk, Output, ImportOptions, Shapes, Data, Gates, Timing, Quantiz
         metadata={"help": "Evaluation samples, instead of a part of --data.", "metavar": "DATA"},
     )
     calib_samples: int = field(
-        default=128,
+        default=DEFAULT_CALIB_SAMPLES,
         metadata={"help": "Samples for calibration, from --data or --calib.", "min": 1},
     )
     metric: str = field(
@@ -332,6 +333,19 @@ class Verify(Talk, ImportOptions, Shapes, Data):
         metadata={
             "help": "Also run the candidate as this processor would (avx2 saturates products).",
             "metavar": "CPU",
+        },
+    )
+    layers: bool = field(
+        default=False,
+        metadata={
+            "help": "Rank the layers by their error: with the reference's inputs, and accumulated."
+        },
+    )
+    bisect: bool = field(
+        default=False,
+        metadata={
+            "help": "Compute one layer at a time as the reference does: which gains most, and the "
+            "command that leaves it out."
         },
     )
     seed: int = field(default=0, metadata={"help": "Seed of inputs made without --data.", "min": 0})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, UsageError
+from infer_tool.commands.verify_layers import OPTIONS_KEY
+from infer_tool.config import DEFAULT_CALIB_SAMPLES
 from infer_tool.data import open_dataset, synthetic_dataset
 from infer_tool.emitters.onnx import save_onnx
 from infer_tool.engines import open_engine
@@ -138,10 +141,30 @@ def _quantise(
         line.options = {f.name: getattr(config, f.name) for f in fields(QuantizeConfig)}
         line.refusals = list(result.refusals)
         report.warnings += result.notes
+        if options := _options(config):
+            result.model.metadata_props[OPTIONS_KEY] = options
         if config.calib == "synthetic":
             result.model.metadata_props["infertool.calibration"] = "synthetic"
     report.coverage = result.coverage
     return result.model
+
+
+def _options(config: Quantize) -> str:
+    """The options of quantisation that differ from their defaults, as the command line has them."""
+    words: list[str] = []
+    for option in fields(QuantizeConfig):
+        value, flag = getattr(config, option.name), f"--{option.name.replace('_', '-')}"
+        if value == option.default:
+            continue
+        flags = option.metadata.get("flags", (flag,))
+        if isinstance(value, bool):
+            words += [flags[0].split("/")[0 if value else 1]]
+        else:
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [flags[0], str(one)]
+    if config.calib_samples != DEFAULT_CALIB_SAMPLES:
+        words += ["--calib-samples", str(config.calib_samples)]
+    return shlex.join(words)
 
 
 def _feeds(source: ir.Model, dataset: Dataset, advance: Any) -> Iterator[dict[str, Any]]:

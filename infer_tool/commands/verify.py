@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, UsageError
+from infer_tool.commands.verify_layers import add_layers
 from infer_tool.engines import engine_kinds, open_engine
 from infer_tool.engines.reference import ReferenceEngine
 from infer_tool.evaluate import data_feeds
@@ -65,6 +66,8 @@ def run(config: Verify, ui: Terminal) -> Report:
     for trial in trials:
         _compare(report, ui, config, trial, feeds, wanted)
         report.outputs += [s.check(trial.label, tolerances) for s in trial.stats.values()]
+    if config.layers or config.bisect:
+        add_layers(report, ui, config, reference.model, candidate.model, feeds)
     bad = [t for t in trials if not all(tolerances.passes(s) for s in t.stats.values())]
     if bad:
         report.passed = False

@@ -162,6 +162,7 @@ class Report:
     gates: list[Gate] = field(default_factory=list)
     outputs: list[OutputCheck] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    advice: list[str] = field(default_factory=list)  # command lines that would help
     warnings: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)

@@ -31,6 +31,8 @@ def show(report: Report, *, as_json: bool) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     for table in _tables(report):
         console.print(table)
+    for line in report.advice:
+        console.print(f"try: {line}", markup=False, soft_wrap=True)
     for warning in report.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     verdict = "passed" if report.passed else "FAILED"
