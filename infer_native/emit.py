@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from infer_native import fuse, layout
+from infer_native import fuse, integer, layout
 from infer_native.cwriter import indent
 from infer_native.isa import find_isa, vectors
 from infer_native.kernels import Code, elementwise, find_kernel, gather, quantized
@@ -80,6 +80,7 @@ def emit_model(
     target = find_isa(isa)
     program = lower(prepare(model, shapes))
     own_outputs(program)
+    integer.fuse_integer(program)
     fuse.fuse_maps(program)
     layout.assign(program, target)
     fuse.remove_unused(program)

@@ -45,6 +45,9 @@ class Tensor:
     channels: int = 0
     stored: Stored | None = None
 
+    def __repr__(self) -> str:
+        return f"Tensor({self.name!r}, {self.shape}, {self.dtype})"
+
     @property
     def size(self) -> int:
         """Elements."""

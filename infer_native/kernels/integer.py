@@ -1,0 +1,81 @@
+"""Integer layers on plain tensors, in scalar code: what they mean on every machine."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from infer_native.cwriter import literal, loop, nest
+from infer_native.kernels import Code, kernel
+from infer_native.kernels.conv import rows
+from infer_native.kernels.geometry import window_of
+
+if TYPE_CHECKING:
+    from infer_native.integer import Linear, Mean, Sum
+    from infer_native.program import Layer
+
+
+@kernel("_QConv")
+def QConv(layer: Layer) -> Code:
+    """Sums of (x - zero) * w in int32, rounded once; the folded zero point is taken back."""
+    linear: Linear = layer.attrs["linear"]
+    x, weights = layer.input(0), linear.weights
+    where = window_of(layer, x.shape[2:], weights.shape[2:])
+    group = layer.attrs.get("group", 1)
+    pixels, inner, taps = prod(where.out), prod(x.shape[2:]), prod(where.kernel)
+    each, mine = weights.shape[0] // group, weights.shape[1]
+    zero = linear.zero_in
+    sums = weights.reshape(weights.shape[0], -1).astype("int64").sum(axis=1)
+    bias = (linear.bias + zero * sums).astype("int32")
+    shifted = "(int32_t)X" if zero == 0 else f"((int32_t)X - {zero})"
+    add = rows(where, x.shape[2:], f"(int32_t)w * {shifted}").replace("{w}", "int8_t")
+    source = (
+        f"const uint8_t *xp = x0 + (n * {x.shape[1]} + m / {each} * {mine} + c) * {inner};\n"
+        f"const int8_t *wp = t0 + (m * {mine} + c) * {taps};\n{add}"
+    )
+    body = (
+        "int32_t *yp = (int32_t *)s;\n"
+        + loop("i", pixels, "yp[i] = t1[m];")
+        + "\n"
+        + nest(("c",), (mine,), source)
+        + f"\nuint8_t *q = y0 + (n * {weights.shape[0]} + m) * {pixels};\n"
+        + loop("i", pixels, f"q[i] = nx_quantize_uint8_t((float)yp[i] * t2[m], {linear.zero_out});")
+    )
+    body = nest(("n", "m"), (x.shape[0], weights.shape[0]), body)
+    return Code(body, [weights, bias, linear.scale], 4 * pixels)
+
+
+@kernel("_QAdd")
+def QAdd(layer: Layer) -> Code:
+    """The rounding of ONNX Runtime: both products are fused with their sums."""
+    sum_: Sum = layer.attrs["sum"]
+    a, b, c = (literal(v, "float") for v in (sum_.ratio_a, sum_.ratio_b, sum_.shift))
+    value = f"fmaf((float)x0[i], {a}, fmaf((float)x1[i], {b}, {c}))"
+    line = f"y0[i] = nx_quantize_uint8_t({value}, 0);"
+    return Code(loop("i", layer.output().size, line))
+
+
+@kernel("_QMean")
+def QMean(layer: Layer) -> Code:
+    """The exact sum of a plane, rounded once."""
+    mean: Mean = layer.attrs["mean"]
+    x = layer.input(0)
+    count = prod(x.shape[2:])
+    scale = literal(mean.scale, "float")
+    body = (
+        f"int32_t sum = {-count * mean.zero_in};\n"
+        + loop("i", count, f"sum += x0[c * {count} + i];")
+        + f"\ny0[c] = nx_quantize_uint8_t((float)sum * {scale}, {mean.zero_out});"
+    )
+    return Code(loop("c", prod(x.shape[:2]), body))
+
+
+@kernel("_QGemm")
+def QGemm(layer: Layer) -> Code:
+    """Real outputs: the integer sum times its scale."""
+    linear: Linear = layer.attrs["linear"]
+    outputs, inputs = linear.weights.shape
+    m = layer.input(0).size // inputs
+    dot = loop("k", inputs, f"sum += (int32_t)x0[i * {inputs} + k] * t0[j * {inputs} + k];")
+    body = f"int32_t sum = t1[j];\n{dot}\ny0[i * {outputs} + j] = (float)sum * t2[j];"
+    return Code(nest(("i", "j"), (m, outputs), body), [linear.weights, linear.bias, linear.scale])
