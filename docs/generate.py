@@ -6,8 +6,7 @@ import inspect
 import re
 import typing
 from dataclasses import MISSING, fields
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infer_runtime import errors
 from infer_runtime.registry import has_gradients, known_ops
@@ -16,6 +15,9 @@ from infer_tool.engines import ENGINES
 from infer_tool.importers.formats import FORMATS
 from infer_tool.report.schema import schema
 from passes.default import PASSES
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAD = "<!-- made by docs/generate.py; change the code instead -->\n\n"
 

@@ -162,7 +162,7 @@ def test_the_dockerfile() -> None:
     assert all(
         re.match(r"python:\d+\.\d+\.\d+-slim-\w+", rest) for key, rest in steps if key == "FROM"
     )
-    last = {key: rest for key, rest in steps}
+    last = dict(steps)
     assert last["USER"] == "infertool"
     assert [key for key, _ in steps][-2:] == ["ENTRYPOINT", "CMD"]
     allowed = {
