@@ -10,7 +10,7 @@ import onnx_ir as ir
 from passes.base import RewriteRule, is_op
 from passes.graph import constant, take_description
 from passes.match import inner, rank
-from passes.weights import SCALED, absorb, foldable_reason
+from passes.weights import absorb, foldable_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
