@@ -44,7 +44,11 @@ class Linear:
 
 
 def quantize_linear(
-    node: ir.Node, input_scale: np.float32, config: QuantizeConfig, moments: Mapping[str, Moments]
+    node: ir.Node,
+    input_scale: np.float32,
+    config: QuantizeConfig,
+    moments: Mapping[str, Moments],
+    form: IntegerFormat,
 ) -> Linear:
     """Choose scales, round, and take the mean error of the rounding out of the bias."""
     value = node.inputs[1]
@@ -54,7 +58,6 @@ def quantize_linear(
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     bias = None if bias is None else bias.reshape(-1)
     granularity = _granularity(node, config)
-    form = weight_format(config)
     short = form is not INT8
     best = group_parameters(weight, form, granularity, search=True)[0] if short else None
     scale = weight_scale(weight, granularity, bias, float(input_scale), best)

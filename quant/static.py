@@ -23,20 +23,21 @@ from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
 from quant.formats import INT8, INT32, UINT8
 from quant.granularity import Granularity, PerAxis
-from quant.linear import Linear, quantize_linear
+from quant.linear import Linear, quantize_linear, weight_format
 from quant.model import Quantized
-from quant.moments import Moments, Watch
+from quant.moments import Watch
 from quant.parameters import Parameters, Range, activation_parameters
 from quant.selection import LINEAR, MOVERS, Selection, select
 from quant.store import Store
 from quant.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from quant.config import QuantizeConfig
 
     Array = np.ndarray[Any, Any]
+    Quantizer = Callable[[ir.Node, np.float32], Linear]
 
 FORMATS = {"uint8": UINT8, "int8": INT8}
 
@@ -47,6 +48,38 @@ def quantize_static(
     config: QuantizeConfig,
 ) -> Quantized:
     """Calibrate and emit QDQ; weights symmetric, int8 or packed, activations per tensor.
+
+    Raises:
+        UsageError: wrong data or option, or nothing in the model can be quantised.
+
+    """
+    prepared = prepare(model, feeds, config)
+    moments, form = prepared.watch.moments, weight_format(config)
+
+    def linear(node: ir.Node, input_scale: np.float32) -> Linear:
+        return quantize_linear(node, input_scale, config, moments, form)
+
+    return emit(prepared, config.exclude, linear)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What calibration found of a model: enough to quantise it, or a part of it, many times.
+
+    source: what results are emitted from; ranges of its values; sizes of one sample.
+    """
+
+    source: ir.Model
+    config: QuantizeConfig
+    ranges: Mapping[str, Range]
+    watch: Watch
+    sizes: Mapping[str, tuple[int, ...]]
+
+
+def prepare(
+    model: ir.Model, feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
+) -> Prepared:
+    """Run the samples through the float model.
 
     Raises:
         UsageError: wrong data or option, or nothing in the model can be quantised.
@@ -65,15 +98,24 @@ def quantize_static(
     sizes, feeds = _sizes(feeds)
     watch = _watch(chosen, config)
     ranges = calibrate(copy, feeds, varying, config, watch)
-    parameters = choose_parameters(chosen, ranges, config)
-    emitter = _Emitter(copy, chosen, parameters, config, watch.moments)
+    return Prepared(source, config, ranges, watch, sizes)
+
+
+def emit(prepared: Prepared, exclude: Collection[str], linear: Quantizer) -> Quantized:
+    """Quantise a copy, but for the nodes in `exclude`; `linear` makes the numbers of weights."""
+    copy = prepared.source.clone()
+    chosen = select(copy, exclude)
+    parameters = choose_parameters(chosen, prepared.ranges, prepared.config)
+    emitter = _Emitter(copy, chosen, parameters, linear)
     emitter.emit()
     RemoveUnused().apply(copy)
     refusals = tuple(chosen.refusals)
     clamps = [c.name or "" for c in chosen.clamps.values()]
     covered = {*chosen.nodes, *clamps}
-    coverage = measure_coverage(source, covered, emitter.weights, refusals, sizes)
-    return Quantized(copy, coverage, refusals, _notes(watch))
+    coverage = measure_coverage(
+        prepared.source, covered, emitter.weights, refusals, prepared.sizes
+    )
+    return Quantized(copy, coverage, refusals, _notes(prepared.watch))
 
 
 def _watch(chosen: Selection, config: QuantizeConfig) -> Watch:
@@ -126,8 +168,7 @@ class _Emitter:
     model: ir.Model
     chosen: Selection
     parameters: dict[str, Parameters]
-    config: QuantizeConfig
-    moments: Mapping[str, Moments]
+    linear: Quantizer
     weights: set[str] = field(default_factory=set)
     _scalars: dict[tuple[str, bytes], ir.Value] = field(default_factory=dict)
     _stored: dict[tuple[str, Granularity, bytes], ir.Value] = field(default_factory=dict)
@@ -160,7 +201,7 @@ class _Emitter:
         assert weight is not None
         assert source is not None
         input_scale = self.parameters[source.name or ""].scale
-        linear = quantize_linear(node, input_scale, self.config, self.moments)
+        linear = self.linear(node, input_scale)
         node.replace_input_with(1, self._weight(node, weight, linear))
         self.weights.add(weight.name or "")
         if linear.bias is not None:
