@@ -34,6 +34,7 @@ from quant.tensor import QuantizedTensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from passes.base import Refusal
     from quant.config import QuantizeConfig
 
     Array = np.ndarray[Any, Any]
@@ -59,27 +60,47 @@ def quantize_static(
     def linear(node: ir.Node, input_scale: np.float32) -> Linear:
         return quantize_linear(node, input_scale, config, moments, form)
 
-    return emit(prepared, config.exclude, linear)
+    done = emit(prepared, config.exclude, linear)
+    coverage = measure_coverage(
+        prepared.source, done.covered, done.weights, done.refusals, prepared.sizes
+    )
+    return Quantized(done.model, coverage, done.refusals, _notes(prepared.watch))
 
 
 @dataclass(frozen=True)
 class Prepared:
     """What calibration found of a model: enough to quantise it, or a part of it, many times.
 
-    source: what results are emitted from; ranges of its values; sizes of one sample.
+    source: what results are emitted from; selection: all that can be quantised, in a copy of it;
+    ranges of its values; sizes of one sample.
     """
 
     source: ir.Model
+    selection: Selection
     config: QuantizeConfig
     ranges: Mapping[str, Range]
     watch: Watch
     sizes: Mapping[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True)
+class Emitted:
+    """A model with integer nodes: names of source nodes, and of their weights, that are covered."""
+
+    model: ir.Model
+    covered: set[str]
+    weights: set[str]
+    refusals: tuple[Refusal, ...]
+
+
 def prepare(
-    model: ir.Model, feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
+    model: ir.Model,
+    feeds: Iterable[Mapping[str, Array]],
+    config: QuantizeConfig,
+    *,
+    needed: bool = True,
 ) -> Prepared:
-    """Run the samples through the float model.
+    """Run the samples through the float model; `needed`: something in it must be quantisable.
 
     Raises:
         UsageError: wrong data or option, or nothing in the model can be quantised.
@@ -91,17 +112,17 @@ def prepare(
     MeanToPool().apply(source)
     copy = source.clone()
     chosen = select(copy, config.exclude)
-    if not any(n.op_type in LINEAR for n in chosen.nodes.values()):
+    if needed and not any(n.op_type in LINEAR for n in chosen.nodes.values()):
         first = f": {chosen.refusals[0].reason}" if chosen.refusals else ""
         raise UsageError(f"no Conv, Gemm or MatMul of this model can be quantised{first}")
     varying = [n for n, v in chosen.values.items() if constant(v) is None]
     sizes, feeds = _sizes(feeds)
     watch = _watch(chosen, config)
     ranges = calibrate(copy, feeds, varying, config, watch)
-    return Prepared(source, config, ranges, watch, sizes)
+    return Prepared(source, chosen, config, ranges, watch, sizes)
 
 
-def emit(prepared: Prepared, exclude: Collection[str], linear: Quantizer) -> Quantized:
+def emit(prepared: Prepared, exclude: Collection[str], linear: Quantizer) -> Emitted:
     """Quantise a copy, but for the nodes in `exclude`; `linear` makes the numbers of weights."""
     copy = prepared.source.clone()
     chosen = select(copy, exclude)
@@ -109,13 +130,8 @@ def emit(prepared: Prepared, exclude: Collection[str], linear: Quantizer) -> Qua
     emitter = _Emitter(copy, chosen, parameters, linear)
     emitter.emit()
     RemoveUnused().apply(copy)
-    refusals = tuple(chosen.refusals)
-    clamps = [c.name or "" for c in chosen.clamps.values()]
-    covered = {*chosen.nodes, *clamps}
-    coverage = measure_coverage(
-        prepared.source, covered, emitter.weights, refusals, prepared.sizes
-    )
-    return Quantized(copy, coverage, refusals, _notes(prepared.watch))
+    covered = {*chosen.nodes, *(c.name or "" for c in chosen.clamps.values())}
+    return Emitted(copy, covered, emitter.weights, tuple(chosen.refusals))
 
 
 def _watch(chosen: Selection, config: QuantizeConfig) -> Watch:
