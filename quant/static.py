@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Quantizer = Callable[[ir.Node, np.float32], Linear]
 
 FORMATS = {"uint8": UINT8, "int8": INT8}
+WORTH_A_NODE = 64  # numbers of 2 or 4 bytes that take more room than a node that computes them
 
 
 def quantize_static(
@@ -122,12 +123,17 @@ def prepare(
     return Prepared(source, chosen, config, ranges, watch, sizes)
 
 
-def emit(prepared: Prepared, exclude: Collection[str], linear: Quantizer) -> Emitted:
-    """Quantise a copy, but for the nodes in `exclude`; `linear` makes the numbers of weights."""
+def emit(
+    prepared: Prepared, exclude: Collection[str], linear: Quantizer, *, compact: bool = False
+) -> Emitted:
+    """Quantise a copy, but for the nodes in `exclude`; `linear` makes the numbers of weights.
+
+    With `compact` what engines can compute when they load the file is not stored in it.
+    """
     copy = prepared.source.clone()
     chosen = select(copy, exclude)
     parameters = choose_parameters(chosen, prepared.ranges, prepared.config)
-    emitter = _Emitter(copy, chosen, parameters, linear)
+    emitter = _Emitter(copy, chosen, parameters, linear, compact)
     emitter.emit()
     RemoveUnused().apply(copy)
     covered = {*chosen.nodes, *(c.name or "" for c in chosen.clamps.values())}
@@ -185,9 +191,12 @@ class _Emitter:
     chosen: Selection
     parameters: dict[str, Parameters]
     linear: Quantizer
+    compact: bool = False
     weights: set[str] = field(default_factory=set)
     _scalars: dict[tuple[str, bytes], ir.Value] = field(default_factory=dict)
-    _stored: dict[tuple[str, Granularity, bytes], ir.Value] = field(default_factory=dict)
+    _stored: dict[tuple[str, Granularity, bytes], tuple[ir.Value, ir.Value]] = field(
+        default_factory=dict
+    )
 
     def emit(self) -> None:
         """Drop clamps, then weights, then activations."""
@@ -218,43 +227,65 @@ class _Emitter:
         assert source is not None
         input_scale = self.parameters[source.name or ""].scale
         linear = self.linear(node, input_scale)
-        node.replace_input_with(1, self._weight(node, weight, linear))
+        number, scale = self._weight(node, weight, linear)
+        node.replace_input_with(1, number)
         self.weights.add(weight.name or "")
         if linear.bias is not None:
-            found = self._bias(node, bias, linear.bias, linear.scale * input_scale)
+            factor = (linear.scale * input_scale).astype(np.float32)
+            shared = (scale, self._scalar("s", np.asarray(input_scale, np.float32)))
+            found = self._bias(node, bias, linear.bias, factor, shared)
             node.resize_inputs(3)
             node.replace_input_with(2, found)
         if bias is not None:
             self.weights.add(bias.name or "")
 
-    def _weight(self, node: ir.Node, weight: ir.Value, linear: Linear) -> ir.Value:
-        """The dequantised weight; nodes that share a weight share the result."""
+    def _weight(self, node: ir.Node, weight: ir.Value, linear: Linear) -> tuple[ir.Value, ir.Value]:
+        """The dequantised weight and its scale; nodes that share a weight share both."""
         # ONNX Runtime 1.31 makes QGemm and QLinearMatMul only of explicit zero points.
         explicit_zero = node.op_type != "Conv"
         key = (weight.name or "", linear.granularity, linear.scale.tobytes() + bytes(explicit_zero))
         if key not in self._stored:
-            name = weight.name or "w"
+            name = f"w{len(self._stored)}" if self.compact else weight.name or "w"
             stored = QuantizedTensor(linear.format, linear.granularity, linear.levels, linear.scale)
             levels = Store(self.model).levels(name, stored)
-            inputs = [levels, self._constant(f"{name}_s", linear.scale)]
+            scale = self._weight_scale(name, linear.scale)
+            inputs = [levels, scale]
             if explicit_zero:
                 inputs.append(self._scalar("z", np.zeros(linear.scale.shape, np.int8)))
             axis = linear.granularity.axis if isinstance(linear.granularity, PerAxis) else None
-            self._stored[key] = self._dequantize(inputs, f"{name}_dq", axis)
+            self._stored[key] = self._dequantize(inputs, f"{name}_dq", axis), scale
         return self._stored[key]
 
+    def _weight_scale(self, name: str, scale: Array) -> ir.Value:
+        """Two bytes each where they hold the scales exactly."""
+        half = scale.astype(np.float16)
+        if not self.compact or scale.size < WORTH_A_NODE or np.any(half != scale):
+            return self._constant(f"{name}_s", scale)
+        stored = self._constant(f"{name}_h", half)
+        return self._insert("Cast", [stored], f"{name}_s", None, {"to": int(ir.DataType.FLOAT)})
+
     def _bias(
-        self, node: ir.Node, bias: ir.Value | None, array: Array, accumulator: Array
+        self,
+        node: ir.Node,
+        bias: ir.Value | None,
+        array: Array,
+        factor: Array,
+        scales: tuple[ir.Value, ir.Value],
     ) -> ir.Value:
         """int32 at the scale of the accumulator, which is what integer kernels add."""
-        factor = accumulator.astype(np.float32)
         shaped = np.broadcast_to(array, (max(array.size, factor.size),))
         levels = INT32.quantize(shaped, factor, np.zeros((), np.int64))
         name = f"{node.name}_bias" if bias is None else bias.name or ""
         if bias is not None and len(list(bias.uses())) > 1:
             name = f"{name}_{node.name}"
-        inputs = [self._constant(f"{name}_q", levels), self._constant(f"{name}_s", factor)]
-        return self._dequantize(inputs, f"{name}_dq", 0 if factor.ndim else None)
+        if self.compact:
+            name = f"b{len(self.weights)}"
+        stored = self._constant(f"{name}_q", levels)
+        if self.compact and factor.size >= WORTH_A_NODE:
+            scale = self._insert("Mul", list(scales), f"{name}_s", scales[0].producer())
+        else:
+            scale = self._constant(f"{name}_s", factor)
+        return self._dequantize([stored, scale], f"{name}_dq", 0 if factor.ndim else None)
 
     def _emit_activation(self, name: str, value: ir.Value) -> None:
         """Quantise a value once; integer readers, and all readers of an integer node, use it."""
@@ -315,9 +346,10 @@ class _Emitter:
         return output
 
     def _dequantize(self, inputs: list[ir.Value], name: str, axis: int | None = None) -> ir.Value:
-        """Behind its Q, or before everything when it reads an initialiser."""
+        """Behind its Q, or before everything when it reads initialisers."""
         attributes = {} if axis is None else {"axis": axis}
-        output = self._insert("DequantizeLinear", inputs, name, inputs[0].producer(), attributes)
+        after = inputs[0].producer() or inputs[1].producer()
+        output = self._insert("DequantizeLinear", inputs, name, after, attributes)
         output.shape, output.type = inputs[0].shape, ir.TensorType(ir.DataType.FLOAT)
         return output
 

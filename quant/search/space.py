@@ -23,6 +23,7 @@ from quant.search.choice import FLOAT_BITS, Choice, Layer
 from quant.selection import LINEAR
 from quant.sites import granularity, sites
 from quant.static import Prepared, choose_parameters, emit, prepare
+from quant.store import forget_formats
 from quant.tensor import quantize_tensor
 from quant.weight_only import WeightOnly, product_of
 
@@ -68,7 +69,7 @@ class Space:
             assert weight is not None
             return self.linear(node, input_scale, assignment[weight.name or ""].bits)
 
-        done = emit(self.prepared, left, linear)
+        done = emit(self.prepared, left, linear, compact=True)
         covered, weights = set(done.covered), set(done.weights)
         for compute, take in (("dynamic", self._emit_dynamic), ("float", self._emit_float)):
             chosen = {n: c.bits for n, c in assignment.items() if c.compute == compute}
@@ -78,6 +79,7 @@ class Space:
         RemoveUnused().apply(done.model)
         if not self.config.keep_functions:
             inline_functions(done.model)
+            forget_formats(done.model)
         verify(done.model)
         refusals = tuple(self._refusal(r) for r in done.refusals if r.node not in covered)
         coverage = measure_coverage(
@@ -102,7 +104,7 @@ class Space:
         if key not in self._linears:
             moments = self.prepared.watch.moments
             self._linears[key] = quantize_linear(
-                node, input_scale, self.config, moments, integer_format(bits)
+                node, input_scale, self.config, moments, integer_format(bits), half_scales=True
             )
         return self._linears[key]
 
