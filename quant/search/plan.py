@@ -126,16 +126,23 @@ class Plan:
         """Search; the best point within all limits, None when there is none."""
         self._measure(next(self._tops()))  # something to answer with when time runs out
         measure_noise(self.noise, self.judge.noise)
-        tops: list[tuple[Point, Ladder]] = []
+        ladders: list[tuple[Point, Ladder]] = []
         for top in self._tops():
-            point = self._measure(top)
-            tops.append((point, ladder(top, self.noise)))
-            if self._clear(point) and self._descend(*tops[-1]):
+            point, steps = self._measure(top), ladder(top, self.noise)
+            ladders.append((point, steps))
+            if self._clear(point) and self._descend(point, steps):
                 return best_of(self.points, self.limits)
-        for point, steps in sorted(tops, key=lambda t: t[0].loss)[:1]:
-            if not self._clear(point):  # nothing is exact enough: show what the others cost
-                self._descend(point, steps)
+        self._show_nearest(ladders)
         return best_of(self.points, self.limits)
+
+    def _show_nearest(self, ladders: list[tuple[Point, Ladder]]) -> None:
+        """Nothing keeps all limits: what is the smallest that is exact enough, or fits at all?"""
+        exact = [(p, s) for p, s in ladders if self._clear(p)]
+        point, steps = min(exact or ladders, key=lambda found: found[0].loss)
+        if exact and self.limits.asks_accuracy:
+            self._smallest(steps)
+        elif not exact and self.limits.size is not None:
+            self._at_size(point, steps, self.limits.size)
 
     def _tops(self) -> Iterator[dict[str, Choice]]:
         """The most exact decision of each way of computing, the fastest first."""
@@ -168,12 +175,7 @@ class Plan:
     def _descend(self, top: Point, steps: Ladder) -> bool:
         """Go down as far as the limits want; is the result within them?"""
         if self.limits.size is not None and top.bytes > self.limits.size:
-            point = self._at_size(top, steps, self.limits.size)
-            if not excess(point, self.limits):
-                return True
-            if self.limits.asks_accuracy and "max-size" not in excess(point, self.limits):
-                self._smallest(steps)  # how close it comes
-            return False
+            return not excess(self._at_size(top, steps, self.limits.size), self.limits)
         if self.limits.size is None and self.limits.asks_accuracy:
             self._smallest(steps)
         return True

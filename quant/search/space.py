@@ -9,7 +9,7 @@ import numpy as np
 
 from infer_runtime.errors import UsageError
 from passes.base import Refusal, is_op
-from passes.graph import constant, replace_constant
+from passes.graph import constant, replace_constant, take_description
 from passes.remove_unused import RemoveUnused
 from passes.verify import verify
 from quant.coverage import measure_coverage
@@ -23,8 +23,8 @@ from quant.search.choice import FLOAT_BITS, Choice, Layer
 from quant.selection import LINEAR
 from quant.sites import granularity, sites
 from quant.static import Prepared, choose_parameters, emit, prepare
-from quant.store import forget_formats
-from quant.tensor import quantize_tensor
+from quant.store import Store, forget_formats
+from quant.tensor import QuantizedTensor, quantize_tensor
 from quant.weight_only import WeightOnly, product_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Space:
     config: QuantizeConfig
     layers: dict[str, Layer]
     places: dict[str, list[Site]]
-    input_scales: dict[str, np.float32]
+    input_scales: dict[str, np.float32]  # by node
     _linears: dict[tuple[str, int, float], Linear] = field(default_factory=dict)
 
     # Results
@@ -150,22 +150,49 @@ class Space:
         return {n.name or "" for n in nodes}, set(chosen)
 
     def _emit_float(self, model: ir.Model, chosen: Mapping[str, int]) -> _Done:
-        """Weights in short formats, those of each width at once."""
+        """Weights in short formats: convolutions as integers have them, others in blocks."""
+        short = {n: b for n, b in chosen.items() if b != FLOAT_BITS}
+        known = {n for n in short if self._is_known_conv(n)}
+        covered = self._store_convs(model, {n: b for n, b in short.items() if n in known})
+        for bits in sorted({b for n, b in short.items() if n not in known}):
+            covered |= self._store_rest(
+                model, {n for n, b in short.items() if b == bits and n not in known}, bits
+            )
+        return covered, set(short)
+
+    def _is_known_conv(self, name: str) -> bool:
+        nodes = [s.node for s in self.places[name]]
+        return len(nodes) == 1 and is_op(nodes[0], "Conv") and nodes[0].name in self.input_scales
+
+    def _store_convs(self, model: ir.Model, chosen: Mapping[str, int]) -> set[str]:
+        store = Store(model)
         covered: set[str] = set()
-        names: set[str] = set()
+        for node in list(model.graph):
+            name = _weight_name(node)
+            if name not in chosen or node.name is None:
+                continue
+            found = self.linear(node, self.input_scales[node.name], chosen[name])
+            stored = QuantizedTensor(found.format, found.granularity, found.levels, found.scale)
+            old = node.inputs[1]
+            number = store.number(f"f{len(covered)}", stored, fold=True)
+            take_description(number, old)  # type: ignore[arg-type]
+            node.replace_input_with(1, number)
+            if found.bias is not None and len(node.inputs) > 2:
+                replace_constant(node, 2, found.bias.astype(np.float32))
+            covered.add(node.name)
+        return covered
+
+    def _store_rest(self, model: ir.Model, names: set[str], bits: int) -> set[str]:
+        plain = replace(self.config, exclude=(), algorithm="auto")
         moments = self.prepared.watch.moments
-        plain = replace(self.config, exclude=())
-        for bits in sorted({b for b in chosen.values() if b != FLOAT_BITS}):
-            work = WeightOnly(model, replace(plain, algorithm="auto"), integer_format(bits))
-            work.choose()
-            work.chosen = {n: s for n, s in work.chosen.items() if chosen.get(n) == bits}
-            products = [n for n, places in work.chosen.items() if product_of(places)]
-            work.seconds = {
-                n: moments[n].second[0] for n in products if n in moments and moments[n].rows
-            }
-            covered |= work.store()
-            names |= work.weights
-        return covered, names
+        work = WeightOnly(model, plain, integer_format(bits))
+        work.choose()
+        work.chosen = {n: places for n, places in work.chosen.items() if n in names}
+        products = [n for n, places in work.chosen.items() if product_of(places)]
+        work.seconds = {
+            n: moments[n].second[0] for n in products if n in moments and moments[n].rows
+        }
+        return work.store()
 
     def _refusal(self, refusal: Refusal) -> Refusal:
         """The search left nodes out, not the user."""
