@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BYTE = 8
 CHANNEL_BYTES = 4  # a scale for each channel
-UNPACKING_BYTES = 700  # the nodes that spread packed weights, with their names
+UNPACKING_BYTES = 600  # the nodes that spread packed weights, with their names
 
 
 @dataclass(frozen=True)
