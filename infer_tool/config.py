@@ -160,6 +160,14 @@ class Gates(SizeGate):
         default=None,
         metadata={"help": "Largest loss of the metric, e.g. 0.5% or 0.005.", "metavar": "DROP"},
     )
+    min_sqnr: float | None = field(
+        default=None,
+        metadata={"help": "Smallest signal to noise of the outputs, in dB."},
+    )
+    max_latency: str | None = field(
+        default=None,
+        metadata={"help": "Largest median of a run on --engine, e.g. 5ms.", "metavar": "TIME"},
+    )
     min_coverage: str | None = field(
         default=None,
         metadata={

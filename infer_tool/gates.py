@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from infer_runtime.errors import GateError, UsageError
 from infer_tool.config import Gates
 from infer_tool.report.model import Gate
-from infer_tool.units import parse_bytes, parse_share
+from infer_tool.units import parse_bytes, parse_milliseconds, parse_share
 
 if TYPE_CHECKING:
     from infer_tool.config import SizeGate
@@ -25,6 +25,8 @@ class Limits:
     max_drop: float | None
     max_size: int | None
     min_coverage: float | None
+    min_sqnr: float | None = None
+    max_latency: float | None = None  # milliseconds
 
 
 def parse_limits(config: SizeGate) -> Limits:
@@ -38,13 +40,22 @@ def parse_limits(config: SizeGate) -> Limits:
         share = parse_share(config.min_coverage, "min-coverage")
         if not 0 <= share <= 1:
             raise UsageError(f"--min-coverage {config.min_coverage}: expected 0% to 100%")
-    return Limits(drop, size, share)
+    latency = None
+    if config.max_latency is not None:
+        latency = parse_milliseconds(config.max_latency, "max-latency")
+    return Limits(drop, size, share, config.min_sqnr, latency)
 
 
 def apply_gates(report: Report, limits: Limits) -> None:
     """Judge the report; GateError naming every missed limit, with the report as evidence."""
     if limits.max_drop is not None:
         _judge(report, "max-drop", limits.max_drop, _drop(report), most=True)
+    if limits.min_sqnr is not None:
+        found = report.accuracy.sqnr_db if report.accuracy else math.nan
+        _judge(report, "min-sqnr", limits.min_sqnr, found, most=False)
+    if limits.max_latency is not None:
+        ms = report.latency[-1].p50_ms if report.latency else math.nan
+        _judge(report, "max-latency", limits.max_latency, ms, most=True)
     if limits.max_size is not None:
         size = report.artifact.bytes if report.artifact else math.nan
         _judge(report, "max-size", float(limits.max_size), size, most=True)

@@ -38,3 +38,9 @@ def time_limit(budget: str | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+def lift_time_limit() -> None:
+    """No time limit from here on: what is left must be done whole."""
+    if hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread():
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -10,7 +10,7 @@ Scheme = Literal[
     "uint4-weight", "int3-weight", "uint3-weight", "int2-weight", "uint2-weight", "fp8-weight",
     "fp8-e5m2-weight", "fp16-weight", "bf16-weight", "palette8-weight", "palette7-weight",
     "palette6-weight", "palette5-weight", "palette4-weight", "palette3-weight", "palette2-weight",
-    "palette1-weight", "fp16",
+    "palette1-weight", "fp16", "auto",
 ]  # fmt: skip
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 Activations = Literal["uint8", "int8"]
@@ -27,7 +27,8 @@ class QuantizeConfig:
         metadata={
             "help": "int8: weights and activations, static; w4a8, w3a8, w2a8: shorter weights in "
             "integer kernels. int8-dynamic: activations by their range in each run. FORMAT-weight: "
-            "weights only. fp16: half precision."
+            "weights only. fp16: half precision. auto: the best for each layer within --max-drop, "
+            "--min-sqnr, --max-size, --max-latency."
         },
     )
     block_size: int | None = field(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from quant.config import QuantizeConfig
+    from quant.moments import Moments
 
     Array = np.ndarray[Any, Any]
 
@@ -49,15 +50,14 @@ def quantize_dynamic(
     products = [s.node for places in rest.chosen.values() if (s := product_of(places))]
     if not products:
         raise UsageError("no MatMul or Gemm of this model has a constant weight; try int8-weight")
+    watch = Watch(products if config.smooth else (), products=False)
     if config.smooth:
-        _smooth(copy, feeds, products, config.smooth)
+        observe_values(copy, feeds, watch)
     weights = {n.inputs[1].name or "" for n in products if n.inputs[1] is not None}
     for name in weights:
         del rest.chosen[name]
-    emitter = _Emitter(copy.graph)
     covered = {n.name or "" for n in products}
-    for node in products:
-        emitter.emit(node)
+    emit_dynamic(copy.graph, products, watch.moments, config.smooth)
     covered |= rest.store()
     RemoveUnused().apply(copy)
     refusals = tuple(rest.refusals)
@@ -65,19 +65,23 @@ def quantize_dynamic(
     return Quantized(copy, coverage, refusals)
 
 
-def _smooth(
-    model: ir.Model,
-    feeds: Iterable[Mapping[str, Array]],
-    products: Sequence[ir.Node],
-    strength: float,
+def emit_dynamic(
+    graph: ir.Graph, products: Sequence[ir.Node], moments: Mapping[str, Moments], strength: float
 ) -> None:
+    """Let MatMul and Gemm nodes compute in integers; inputs of known moments are smoothed."""
+    if strength:
+        _smooth(products, moments, strength)
+    emitter = _Emitter(graph)
+    for node in products:
+        emitter.emit(node)
+
+
+def _smooth(products: Sequence[ir.Node], moments: Mapping[str, Moments], strength: float) -> None:
     """Move outliers of inputs into the weights that read them."""
-    watch = Watch(products, products=False)
-    observe_values(model, feeds, watch)
     for nodes in by_input(products):
         weights = [constant(n.inputs[1]) for n in nodes]
         rows = [rows_of(n, w)[0] for n, w in zip(nodes, weights, strict=True) if w is not None]
-        met = watch.moments.get(nodes[0].inputs[1].name or "") if nodes[0].inputs[1] else None
+        met = moments.get(nodes[0].inputs[1].name or "") if nodes[0].inputs[1] else None
         if met is not None and met.rows:
             scale_input(nodes, smooth(rows, met.largest[0], strength))
 

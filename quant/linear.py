@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+SMALLEST_HALF = float(np.finfo(np.float16).smallest_normal)  # below it float16 loses digits
 _SHORT = {"w4a8": INT4, "w3a8": INT3, "w2a8": INT2}
 
 
@@ -44,9 +45,18 @@ class Linear:
 
 
 def quantize_linear(
-    node: ir.Node, input_scale: np.float32, config: QuantizeConfig, moments: Mapping[str, Moments]
+    node: ir.Node,
+    input_scale: np.float32,
+    config: QuantizeConfig,
+    moments: Mapping[str, Moments],
+    form: IntegerFormat,
+    *,
+    half_scales: bool = False,
 ) -> Linear:
-    """Choose scales, round, and take the mean error of the rounding out of the bias."""
+    """Choose scales, round, and take the mean error of the rounding out of the bias.
+
+    `half_scales`: scales that float16 holds exactly, unless they are too small for it.
+    """
     value = node.inputs[1]
     assert value is not None
     weight = constant(value)
@@ -54,10 +64,11 @@ def quantize_linear(
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     bias = None if bias is None else bias.reshape(-1)
     granularity = _granularity(node, config)
-    form = weight_format(config)
     short = form is not INT8
     best = group_parameters(weight, form, granularity, search=True)[0] if short else None
     scale = weight_scale(weight, granularity, bias, float(input_scale), best)
+    if half_scales and scale.min(initial=np.inf) >= SMALLEST_HALF:
+        scale = scale.astype(np.float16).astype(np.float32)
     met = moments.get(value.name or "")
     if met is not None and met.rows and config.rounding == "gptq":
         levels = _compensated(node, weight, granularity.spread(scale, weight), met, form)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from infer_runtime.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -50,6 +52,8 @@ def quantize_model(
     from quant.static import quantize_static
     from quant.weight_only import SUFFIX, quantize_weights
 
+    if config.scheme == "auto":
+        raise UsageError("auto is a search, which needs an engine: call infer_tool.quantize")
     if config.scheme == "fp16":
         result = quantize_half(model, config)
     elif config.scheme == "int8-dynamic":

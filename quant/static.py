@@ -23,22 +23,25 @@ from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
 from quant.formats import INT8, INT32, UINT8
 from quant.granularity import Granularity, PerAxis
-from quant.linear import Linear, quantize_linear
+from quant.linear import Linear, quantize_linear, weight_format
 from quant.model import Quantized
-from quant.moments import Moments, Watch
+from quant.moments import Watch
 from quant.parameters import Parameters, Range, activation_parameters
 from quant.selection import LINEAR, MOVERS, Selection, select
 from quant.store import Store
 from quant.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from passes.base import Refusal
     from quant.config import QuantizeConfig
 
     Array = np.ndarray[Any, Any]
+    Quantizer = Callable[[ir.Node, np.float32], Linear]
 
 FORMATS = {"uint8": UINT8, "int8": INT8}
+WORTH_A_NODE = 64  # numbers of 2 or 4 bytes that take more room than a node that computes them
 
 
 def quantize_static(
@@ -52,28 +55,89 @@ def quantize_static(
         UsageError: wrong data or option, or nothing in the model can be quantised.
 
     """
+    prepared = prepare(model, feeds, config)
+    moments, form = prepared.watch.moments, weight_format(config)
+
+    def linear(node: ir.Node, input_scale: np.float32) -> Linear:
+        return quantize_linear(node, input_scale, config, moments, form)
+
+    done = emit(prepared, config.exclude, linear)
+    coverage = measure_coverage(
+        prepared.source, done.covered, done.weights, done.refusals, prepared.sizes
+    )
+    return Quantized(done.model, coverage, done.refusals, _notes(prepared.watch))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What calibration found of a model: enough to quantise it, or a part of it, many times.
+
+    source: what results are emitted from; selection: all that can be quantised, in a copy of it;
+    ranges of its values; sizes of one sample.
+    """
+
+    source: ir.Model
+    selection: Selection
+    config: QuantizeConfig
+    ranges: Mapping[str, Range]
+    watch: Watch
+    sizes: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A model with integer nodes: names of source nodes, and of their weights, that are covered."""
+
+    model: ir.Model
+    covered: set[str]
+    weights: set[str]
+    refusals: tuple[Refusal, ...]
+
+
+def prepare(
+    model: ir.Model,
+    feeds: Iterable[Mapping[str, Array]],
+    config: QuantizeConfig,
+    *,
+    needed: bool = True,
+) -> Prepared:
+    """Run the samples through the float model; `needed`: something in it must be quantisable.
+
+    Raises:
+        UsageError: wrong data or option, or nothing in the model can be quantised.
+
+    """
     if any(is_op(n, "QuantizeLinear", "DequantizeLinear") for n in all_nodes(model)):
         raise UsageError("the model is quantised already; start from its float source")
     source = model.clone()
     MeanToPool().apply(source)
     copy = source.clone()
     chosen = select(copy, config.exclude)
-    if not any(n.op_type in LINEAR for n in chosen.nodes.values()):
+    if needed and not any(n.op_type in LINEAR for n in chosen.nodes.values()):
         first = f": {chosen.refusals[0].reason}" if chosen.refusals else ""
         raise UsageError(f"no Conv, Gemm or MatMul of this model can be quantised{first}")
     varying = [n for n, v in chosen.values.items() if constant(v) is None]
     sizes, feeds = _sizes(feeds)
     watch = _watch(chosen, config)
     ranges = calibrate(copy, feeds, varying, config, watch)
-    parameters = choose_parameters(chosen, ranges, config)
-    emitter = _Emitter(copy, chosen, parameters, config, watch.moments)
+    return Prepared(source, chosen, config, ranges, watch, sizes)
+
+
+def emit(
+    prepared: Prepared, exclude: Collection[str], linear: Quantizer, *, compact: bool = False
+) -> Emitted:
+    """Quantise a copy, but for the nodes in `exclude`; `linear` makes the numbers of weights.
+
+    With `compact` what engines can compute when they load the file is not stored in it.
+    """
+    copy = prepared.source.clone()
+    chosen = select(copy, exclude)
+    parameters = choose_parameters(chosen, prepared.ranges, prepared.config)
+    emitter = _Emitter(copy, chosen, parameters, linear, compact)
     emitter.emit()
     RemoveUnused().apply(copy)
-    refusals = tuple(chosen.refusals)
-    clamps = [c.name or "" for c in chosen.clamps.values()]
-    covered = {*chosen.nodes, *clamps}
-    coverage = measure_coverage(source, covered, emitter.weights, refusals, sizes)
-    return Quantized(copy, coverage, refusals, _notes(watch))
+    covered = {*chosen.nodes, *(c.name or "" for c in chosen.clamps.values())}
+    return Emitted(copy, covered, emitter.weights, tuple(chosen.refusals))
 
 
 def _watch(chosen: Selection, config: QuantizeConfig) -> Watch:
@@ -126,11 +190,13 @@ class _Emitter:
     model: ir.Model
     chosen: Selection
     parameters: dict[str, Parameters]
-    config: QuantizeConfig
-    moments: Mapping[str, Moments]
+    linear: Quantizer
+    compact: bool = False
     weights: set[str] = field(default_factory=set)
     _scalars: dict[tuple[str, bytes], ir.Value] = field(default_factory=dict)
-    _stored: dict[tuple[str, Granularity, bytes], ir.Value] = field(default_factory=dict)
+    _stored: dict[tuple[str, Granularity, bytes], tuple[ir.Value, ir.Value]] = field(
+        default_factory=dict
+    )
 
     def emit(self) -> None:
         """Drop clamps, then weights, then activations."""
@@ -160,44 +226,66 @@ class _Emitter:
         assert weight is not None
         assert source is not None
         input_scale = self.parameters[source.name or ""].scale
-        linear = quantize_linear(node, input_scale, self.config, self.moments)
-        node.replace_input_with(1, self._weight(node, weight, linear))
+        linear = self.linear(node, input_scale)
+        number, scale = self._weight(node, weight, linear)
+        node.replace_input_with(1, number)
         self.weights.add(weight.name or "")
         if linear.bias is not None:
-            found = self._bias(node, bias, linear.bias, linear.scale * input_scale)
+            factor = (linear.scale * input_scale).astype(np.float32)
+            shared = (scale, self._scalar("s", np.asarray(input_scale, np.float32)))
+            found = self._bias(node, bias, linear.bias, factor, shared)
             node.resize_inputs(3)
             node.replace_input_with(2, found)
         if bias is not None:
             self.weights.add(bias.name or "")
 
-    def _weight(self, node: ir.Node, weight: ir.Value, linear: Linear) -> ir.Value:
-        """The dequantised weight; nodes that share a weight share the result."""
+    def _weight(self, node: ir.Node, weight: ir.Value, linear: Linear) -> tuple[ir.Value, ir.Value]:
+        """The dequantised weight and its scale; nodes that share a weight share both."""
         # ONNX Runtime 1.31 makes QGemm and QLinearMatMul only of explicit zero points.
         explicit_zero = node.op_type != "Conv"
         key = (weight.name or "", linear.granularity, linear.scale.tobytes() + bytes(explicit_zero))
         if key not in self._stored:
-            name = weight.name or "w"
+            name = f"w{len(self._stored)}" if self.compact else weight.name or "w"
             stored = QuantizedTensor(linear.format, linear.granularity, linear.levels, linear.scale)
             levels = Store(self.model).levels(name, stored)
-            inputs = [levels, self._constant(f"{name}_s", linear.scale)]
+            scale = self._weight_scale(name, linear.scale)
+            inputs = [levels, scale]
             if explicit_zero:
                 inputs.append(self._scalar("z", np.zeros(linear.scale.shape, np.int8)))
             axis = linear.granularity.axis if isinstance(linear.granularity, PerAxis) else None
-            self._stored[key] = self._dequantize(inputs, f"{name}_dq", axis)
+            self._stored[key] = self._dequantize(inputs, f"{name}_dq", axis), scale
         return self._stored[key]
 
+    def _weight_scale(self, name: str, scale: Array) -> ir.Value:
+        """Two bytes each where they hold the scales exactly."""
+        half = scale.astype(np.float16)
+        if not self.compact or scale.size < WORTH_A_NODE or np.any(half != scale):
+            return self._constant(f"{name}_s", scale)
+        stored = self._constant(f"{name}_h", half)
+        return self._insert("Cast", [stored], f"{name}_s", None, {"to": int(ir.DataType.FLOAT)})
+
     def _bias(
-        self, node: ir.Node, bias: ir.Value | None, array: Array, accumulator: Array
+        self,
+        node: ir.Node,
+        bias: ir.Value | None,
+        array: Array,
+        factor: Array,
+        scales: tuple[ir.Value, ir.Value],
     ) -> ir.Value:
         """int32 at the scale of the accumulator, which is what integer kernels add."""
-        factor = accumulator.astype(np.float32)
         shaped = np.broadcast_to(array, (max(array.size, factor.size),))
         levels = INT32.quantize(shaped, factor, np.zeros((), np.int64))
         name = f"{node.name}_bias" if bias is None else bias.name or ""
         if bias is not None and len(list(bias.uses())) > 1:
             name = f"{name}_{node.name}"
-        inputs = [self._constant(f"{name}_q", levels), self._constant(f"{name}_s", factor)]
-        return self._dequantize(inputs, f"{name}_dq", 0 if factor.ndim else None)
+        if self.compact:
+            name = f"b{len(self.weights)}"
+        stored = self._constant(f"{name}_q", levels)
+        if self.compact and factor.size >= WORTH_A_NODE:
+            scale = self._insert("Mul", list(scales), f"{name}_s", scales[0].producer())
+        else:
+            scale = self._constant(f"{name}_s", factor)
+        return self._dequantize([stored, scale], f"{name}_dq", 0 if factor.ndim else None)
 
     def _emit_activation(self, name: str, value: ir.Value) -> None:
         """Quantise a value once; integer readers, and all readers of an integer node, use it."""
@@ -258,9 +346,10 @@ class _Emitter:
         return output
 
     def _dequantize(self, inputs: list[ir.Value], name: str, axis: int | None = None) -> ir.Value:
-        """Behind its Q, or before everything when it reads an initialiser."""
+        """Behind its Q, or before everything when it reads initialisers."""
         attributes = {} if axis is None else {"axis": axis}
-        output = self._insert("DequantizeLinear", inputs, name, inputs[0].producer(), attributes)
+        after = inputs[0].producer() or inputs[1].producer()
+        output = self._insert("DequantizeLinear", inputs, name, after, attributes)
         output.shape, output.type = inputs[0].shape, ir.TensorType(ir.DataType.FLOAT)
         return output
 

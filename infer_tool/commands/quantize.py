@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
@@ -20,6 +21,7 @@ from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.layers import layers_of
 from infer_tool.ledger import new_report, set_facts, stage
 from infer_tool.report.write import check_report_folder
+from infer_tool.search.run import search, search_limits
 from infer_tool.steps import (
     describe_file,
     installed_engines,
@@ -69,7 +71,7 @@ def run(config: Quantize, ui: Terminal) -> Report:
     """
     check_output(config.output, config.force)
     check_report_folder(config.report)
-    parse_limits(config)
+    search_limits(config)
     report = new_report("quantize", config)
     imported = load_model(report, ui, config.model, config)
     inputs = Session(imported.model).inputs
@@ -78,7 +80,10 @@ def run(config: Quantize, ui: Terminal) -> Report:
     passes = OptimizeConfig(seed=config.seed)
     prove_import(report, ui, imported, feeds, passes.tolerance)
     source = optimise(report, ui, imported.model, passes, feeds)
-    candidate = _quantise(report, ui, config, source, calibration)
+    if config.scheme == "auto":
+        candidate = _search(report, ui, config, source, (calibration, evaluation))
+    else:
+        candidate = _quantise(report, ui, config, source, calibration)
 
     def check(path: Path) -> None:
         report.artifact = describe_file(candidate, path, config.output)
@@ -141,12 +146,26 @@ def _quantise(
         line.options = {f.name: getattr(config, f.name) for f in fields(QuantizeConfig)}
         line.refusals = list(result.refusals)
         report.warnings += result.notes
-        if options := _options(config):
-            result.model.metadata_props[OPTIONS_KEY] = options
-        if config.calib == "synthetic":
-            result.model.metadata_props["infertool.calibration"] = "synthetic"
+        _stamp(config, result.model)
     report.coverage = result.coverage
     return result.model
+
+
+def _search(
+    report: Report, ui: Terminal, config: Quantize, source: ir.Model, parts: tuple[Dataset, Dataset]
+) -> ir.Model:
+    feeds = _feeds(source, parts[0], lambda _: None)
+    result = search(report, ui, config, source, feeds, parts, partial(_stamp, config))
+    report.coverage = result.coverage
+    return result.model
+
+
+def _stamp(config: Quantize, model: ir.Model) -> None:
+    """What the result says of how it was made."""
+    if options := _options(config):
+        model.metadata_props[OPTIONS_KEY] = options
+    if config.calib == "synthetic":
+        model.metadata_props["infertool.calibration"] = "synthetic"
 
 
 def _options(config: Quantize) -> str:

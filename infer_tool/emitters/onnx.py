@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -70,7 +70,17 @@ def _write_inline(model: ir.Model, path: Path) -> None:
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
-    path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    proto = ir.to_proto(model)
+    _drop_repeated_shapes(proto.graph)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _drop_repeated_shapes(graph: Any) -> None:
+    """Initialisers say their types and shapes themselves."""
+    names = {tensor.name for tensor in graph.initializer}
+    kept = [value for value in graph.value_info if value.name not in names]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def _save_external(model: ir.Model, path: Path, check: Check | None, force: bool) -> None:

@@ -142,6 +142,8 @@ class Candidate:
     drop: float | None
     latency_ms: float | None
     chosen: bool = False
+    sqnr_db: float | None = None
+    formats: dict[str, str] = field(default_factory=dict)  # by layer; of the chosen one
 
 
 @dataclass

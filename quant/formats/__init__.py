@@ -16,6 +16,7 @@ from quant.formats.integer import (
     UINT8,
     UINT16,
     IntegerFormat,
+    integer_format,
 )
 from quant.formats.palette import PALETTES, PaletteFormat
 
@@ -50,4 +51,5 @@ __all__ = [
     "Format",
     "IntegerFormat",
     "PaletteFormat",
+    "integer_format",
 ]  # fmt: skip
