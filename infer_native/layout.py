@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infer_native.cwriter import loop
-from infer_native.epilogue import fuse_epilogues
+from infer_native.epilogue import fuse_epilogues, fuse_integer_sums
 from infer_native.kernels import Code
 from infer_native.program import Layer, Tensor, constant_tensor
-from infer_native.select import fast_conv, fast_product, reads_plain
+from infer_native.select import fast_conv, fast_integer, fast_product, reads_pixels, reads_plain
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -40,6 +40,7 @@ class _Assignment:
 
     def run(self) -> None:
         fuse_epilogues(self._program, self._isa)
+        fuse_integer_sums(self._program, self._isa)
         for layer in self._program.layers:
             self._layer(layer)
         for tensor in self._program.outputs:
@@ -48,7 +49,8 @@ class _Assignment:
 
     def _layer(self, layer: Layer) -> None:
         if (
-            self._product(layer)
+            self._integer(layer)
+            or self._product(layer)
             or self._conv(layer)
             or self._map(layer)
             or self._global_pool(layer)
@@ -59,6 +61,32 @@ class _Assignment:
                 self._as_plain(tensor)
         self._layers.append(layer)
         self._plain |= {t.root for t in layer.outputs if t is not None}
+
+    def _integer(self, layer: Layer) -> bool:
+        """Blocked in and out; a Gemm and pictures are read as they lie."""
+        if layer.op == "_QAdd" and all(t in self._twins for t in layer.inputs):
+            inputs = [self._as_blocked(t) for t in layer.inputs if t is not None]
+            outputs = [self._new(layer.output())]
+            self._layers.append(Layer(layer.op, layer.name, [*inputs], [*outputs], layer.attrs))
+            return True
+        chosen = fast_integer(layer, self._isa)
+        if chosen is None:
+            return False
+        first = layer.input(0)
+        plain = layer.op == "_QGemm" or (layer.op == "_QConv" and reads_pixels(layer))
+        if plain:
+            self._as_plain(first)
+        else:
+            first = self._as_blocked(first)
+        others = [self._as_blocked(t) for t in layer.inputs[1:] if t is not None]
+        output = layer.output()
+        if layer.op == "_QGemm":
+            self._plain.add(output)
+        else:
+            output = self._new(output)
+        attrs = {**layer.attrs, "code": chosen}
+        self._layers.append(Layer(layer.op, layer.name, [first, *others], [output], attrs))
+        return True
 
     def _product(self, layer: Layer) -> bool:
         """Plain in, plain out."""
