@@ -14,7 +14,14 @@ from infer_native.cwriter import loop
 from infer_native.epilogue import fuse_epilogues, fuse_integer_sums
 from infer_native.kernels import Code
 from infer_native.program import Layer, Tensor, constant_tensor
-from infer_native.select import fast_conv, fast_integer, fast_product, reads_pixels, reads_plain
+from infer_native.select import (
+    fast_conv,
+    fast_integer,
+    fast_product,
+    fast_recurrent,
+    reads_pixels,
+    reads_plain,
+)
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -59,6 +66,8 @@ class _Assignment:
         for tensor in layer.inputs:
             if tensor is not None:
                 self._as_plain(tensor)
+        if (chosen := fast_recurrent(layer, self._isa)) is not None:
+            layer.attrs["code"] = chosen
         self._layers.append(layer)
         self._plain |= {t.root for t in layer.outputs if t is not None}
 

@@ -11,8 +11,10 @@ from infer_native.kernels import vnni
 from infer_native.kernels.blocked_conv import conv, conv_of_plain
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
 from infer_native.kernels.depthwise import depthwise, fits
+from infer_native.kernels.fast_recurrent import recurrent
 from infer_native.kernels.gemm import Epilogue
 from infer_native.kernels.geometry import window_of
+from infer_native.kernels.recurrent import GATES
 from infer_native.kernels.vnni_ops import GROUP
 
 if TYPE_CHECKING:
@@ -56,6 +58,15 @@ def _fast_gemm(layer: Layer, isa: Isa) -> Chosen | None:
         start = np.broadcast_to(bias.root.data.reshape(-1), (outputs,))
         start = start * np.float32(attrs.get("beta", 1.0))
     return lambda fast: weighted(fast, isa, matrix, start)
+
+
+def fast_recurrent(layer: Layer, isa: Isa) -> Chosen | None:
+    """For LSTM, GRU and RNN of one batch size with constant weights; peepholes are left out."""
+    if layer.op not in GATES or layer.input(0).ctype != "float" or layer.optional(7) is not None:
+        return None
+    if any(t is not None and t.root.data is None for t in layer.inputs[1:4]):
+        return None
+    return lambda fast: recurrent(fast, isa)
 
 
 def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:

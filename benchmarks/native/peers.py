@@ -85,7 +85,7 @@ def ncnn(path: Path, feeds: Feeds) -> Run:
     net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = False
     if net.load_param(str(param)) or net.load_model(str(path.with_suffix(".ncnn.bin"))):
         raise ValueError("ncnn does not load it")
-    mats = [library.Mat(np.ascontiguousarray(v[0])) for v in feeds.values()]
+    mats = [library.Mat(np.ascontiguousarray(v[0])).clone() for v in feeds.values()]
     count = sum(line.split()[0] == "Input" for line in param.read_text().splitlines()[2:])
     if count != len(mats) or any(v.shape[0] != 1 for v in feeds.values()):
         raise ValueError("ncnn has other inputs")
