@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from infer_native import fuse, integer, layout
+from infer_native import fuse, integer, layout, signals
 from infer_native.cwriter import indent
 from infer_native.isa import find_isa, vectors
 from infer_native.kernels import Code, elementwise, find_kernel, gather, quantized, vnni_ops
@@ -82,6 +82,8 @@ def emit_model(
     own_outputs(program)
     integer.fuse_integer(program)
     fuse.fuse_maps(program)
+    if target.lanes:
+        signals.lift(program)
     layout.assign(program, target)
     fuse.remove_unused(program)
     return _Writer(program, target).write()

@@ -13,7 +13,7 @@ from infer_runtime.errors import FeedError, KernelError, MissingExtraError
 from infer_runtime.session import checked_feed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from infer_native.emit import Emitted, Port
@@ -54,16 +54,32 @@ class NativeModel:
             FeedError: a feed is missing, unknown, or has another type or shape.
 
         """
+        return self.bind(feeds)()
+
+    def bind(self, feeds: Mapping[str, Array]) -> Callable[[], dict[str, Array]]:
+        """A function that runs the model on these arrays, and always fills the same outputs.
+
+        Raises:
+            FeedError: as from `run`.
+
+        """
         arrays = [self._fed(info, feeds) for info in self.inputs]
         if len(feeds) != len(arrays):
             names = {info.name for info in self.inputs}
             unknown = next(name for name in feeds if name not in names)
             raise FeedError(f"no input named {unknown!r}; the inputs are {sorted(names)}")
         results = [np.empty(p.shape, p.dtype) for p in self._ports]
-        status = self._run(*self._own, *map(_pointer, arrays), *map(_pointer, results))
-        if status:
-            raise KernelError(f"the compiled model answers with error {status}")
-        return {info.name: array for info, array in zip(self.outputs, results, strict=True)}
+        named = {info.name: array for info, array in zip(self.outputs, results, strict=True)}
+        kept = (self, arrays)  # the memory that the pointers show to
+        pointers = (*self._own, *map(_pointer, arrays), *map(_pointer, results))
+
+        def run(_: object = kept) -> dict[str, Array]:
+            status = self._run(*pointers)
+            if status:
+                raise KernelError(f"the compiled model answers with error {status}")
+            return named
+
+        return run
 
     def _fed(self, info: TensorInfo, feeds: Mapping[str, Array]) -> Array:
         if info.name not in feeds:

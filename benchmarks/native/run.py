@@ -143,7 +143,7 @@ def _ours(case: Case, path: Path, compiler: str, work: Path) -> tuple[Row, Run]:
     )
     arena = emitted.arena_bytes / max(emitted.arena_bound, 1)
     row = Row(case.name, {}, error, text, arena, seconds, emission)
-    return row, lambda: native.run(case.feeds)
+    return row, native.bind(case.feeds)
 
 
 def _exact(path: Path, feeds: peers.Feeds) -> list[np.ndarray]:
