@@ -19,6 +19,7 @@ from infer_native.select import (
     fast_integer,
     fast_product,
     fast_recurrent,
+    narrow,
     reads_pixels,
     reads_plain,
 )
@@ -117,14 +118,19 @@ class _Assignment:
         if chosen is None:
             return False
         residuals = [self._as_blocked(t) for t in layer.attrs.get("operands", [])]
-        first = layer.input(0)
-        if layer.attrs.get("group", 1) == 1 and reads_plain(layer, self._isa):
+        first, output = layer.input(0), layer.output()
+        plain = narrow(layer, self._isa) > 1
+        if plain or (layer.attrs.get("group", 1) == 1 and reads_plain(layer, self._isa)):
             self._as_plain(first)
         else:
             first = self._as_blocked(first)
         inputs: list[Tensor | None] = [first, *residuals]
+        if plain:
+            self._plain.add(output.root)
+        else:
+            output = self._new(output)
         attrs = {**layer.attrs, "code": chosen}
-        self._layers.append(Layer(layer.op, layer.name, inputs, [self._new(layer.output())], attrs))
+        self._layers.append(Layer(layer.op, layer.name, inputs, [output], attrs))
         return True
 
     def _map(self, layer: Layer) -> bool:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infer_native.kernels import vnni
-from infer_native.kernels.blocked_conv import conv, conv_of_plain
+from infer_native.kernels.blocked_conv import conv
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
 from infer_native.kernels.depthwise import depthwise, fits
 from infer_native.kernels.fast_recurrent import recurrent
 from infer_native.kernels.gemm import Epilogue
 from infer_native.kernels.geometry import window_of
+from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
 from infer_native.kernels.recurrent import GATES
 from infer_native.kernels.vnni_ops import GROUP
 
@@ -84,6 +85,8 @@ def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
     where = window_of(layer, x.shape[2:], filters.shape[2:])
     epilogue = layer.attrs.get("epilogue", Epilogue())
     start = None if bias is None else bias.root.data
+    if (factor := narrow(layer, isa)) > 1:
+        return lambda fast: narrow_conv(fast, isa, where, filters, start, epilogue, factor)
     if group == 1 and reads_plain(layer, isa):
         return lambda fast: conv_of_plain(fast, isa, where, filters, start, epilogue)
     if group == 1:
@@ -125,6 +128,17 @@ def reads_pixels(layer: Layer) -> bool:
     """Is the input of an integer convolution read as it lies: a picture of a few channels?"""
     channels = layer.attrs["linear"].weights.shape[1]
     return layer.attrs.get("group", 1) == 1 and bool(channels <= GROUP)
+
+
+def narrow(layer: Layer, isa: Isa) -> int:
+    """Pixels to a vector in a convolution with few outputs, whose result is plain; 1 for others.
+
+    Residuals lie in blocks and keep the usual kernel.
+    """
+    x, filters = layer.input(0), layer.input(1).shape
+    if layer.attrs.get("group", 1) != 1 or layer.attrs.get("operands"):
+        return 1
+    return neighbours(window_of(layer, x.shape[2:], filters[2:]), filters[0], isa)
 
 
 def reads_plain(layer: Layer, isa: Isa) -> bool:
