@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from infer_native.cwriter import literal
 from infer_native.kernels.gemm import Epilogue
 from infer_native.program import Layer, Tensor
-from infer_native.select import fast_conv
+from infer_native.select import fast_conv, fast_integer
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from infer_native.program import Program
 
 MAX_OPERANDS = 2
+MAX_RATIO = 2**20  # of scales: up to it every sum fits into int32
 
 
 def fuse_epilogues(program: Program, isa: Isa) -> None:
@@ -38,6 +39,36 @@ def fuse_epilogues(program: Program, isa: Isa) -> None:
             result[index] = None
             result[place[id(readers[0])]] = joint
     program.layers = [layer for layer in result if layer is not None]
+
+
+def fuse_integer_sums(program: Program, isa: Isa) -> None:
+    """Integer Conv -> Add that alone reads it: the Add moves into the convolution."""
+    users = program.users()
+    producers = program.producers()
+    kept = {t.root for t in program.outputs}
+    for layer in list(program.layers):
+        if (
+            layer.op != "_QAdd"
+            or max(layer.attrs["sum"].ratio_a, layer.attrs["sum"].ratio_b) > MAX_RATIO
+        ):
+            continue
+        for number in (0, 1):
+            joint = layer.input(number)
+            conv = producers.get(joint.root)
+            if conv is None or conv.op != "_QConv" or len(users[joint.root]) != 1:
+                continue
+            if joint.view_of is not None or joint in kept or not _dense(conv, isa):
+                continue
+            attrs = {**conv.attrs, "sum": layer.attrs["sum"], "first": number == 0}
+            inputs = [conv.inputs[0], layer.inputs[1 - number]]
+            joined = Layer("_QConv", layer.name, inputs, layer.outputs, attrs)
+            program.layers[program.layers.index(layer)] = joined
+            program.layers.remove(conv)
+            break
+
+
+def _dense(conv: Layer, isa: Isa) -> bool:
+    return conv.attrs.get("group", 1) == 1 and fast_integer(conv, isa) is not None
 
 
 def _joined(conv: Layer, chain: Layer) -> Layer | None:

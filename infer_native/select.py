@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_native.kernels.blocked_conv import conv, conv_of_plain
+from infer_native.kernels import vnni
+from infer_native.kernels.blocked_conv import conv
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
 from infer_native.kernels.depthwise import depthwise, fits
+from infer_native.kernels.fast_recurrent import recurrent
 from infer_native.kernels.gemm import Epilogue
 from infer_native.kernels.geometry import window_of
+from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
+from infer_native.kernels.recurrent import GATES
+from infer_native.kernels.vnni_ops import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +61,15 @@ def _fast_gemm(layer: Layer, isa: Isa) -> Chosen | None:
     return lambda fast: weighted(fast, isa, matrix, start)
 
 
+def fast_recurrent(layer: Layer, isa: Isa) -> Chosen | None:
+    """For LSTM, GRU and RNN of one batch size with constant weights; peepholes are left out."""
+    if layer.op not in GATES or layer.input(0).ctype != "float" or layer.optional(7) is not None:
+        return None
+    if any(t is not None and t.root.data is None for t in layer.inputs[1:4]):
+        return None
+    return lambda fast: recurrent(fast, isa)
+
+
 def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
     """For a two-dimensional float32 convolution with constant weights, dense or depthwise."""
     if layer.op != "Conv" or layer.input(0).ctype != "float" or len(layer.input(0).shape) != 4:
@@ -71,6 +85,8 @@ def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
     where = window_of(layer, x.shape[2:], filters.shape[2:])
     epilogue = layer.attrs.get("epilogue", Epilogue())
     start = None if bias is None else bias.root.data
+    if (factor := narrow(layer, isa)) > 1:
+        return lambda fast: narrow_conv(fast, isa, where, filters, start, epilogue, factor)
     if group == 1 and reads_plain(layer, isa):
         return lambda fast: conv_of_plain(fast, isa, where, filters, start, epilogue)
     if group == 1:
@@ -78,6 +94,51 @@ def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
     if group == x.shape[1] == filters.shape[0] and fits(where, x.shape[2]):
         return lambda fast: depthwise(fast, isa, where, filters, start, epilogue)
     return None
+
+
+def fast_integer(layer: Layer, isa: Isa) -> Chosen | None:
+    """For an integer layer, where the processor has the instruction that adds four products."""
+    if isa.name != "avx512":
+        return None
+    if layer.op == "_QMean" and len(layer.input(0).shape) == 4:
+        return vnni.mean
+    if layer.op == "_QGemm" and layer.attrs["linear"].weights.shape[1] % GROUP == 0:
+        return vnni.gemm
+    if layer.op != "_QConv" or len(layer.input(0).shape) != 4:
+        return None
+    x, filters, group = layer.input(0), layer.attrs["linear"].weights, layer.attrs.get("group", 1)
+    where = window_of(layer, x.shape[2:], filters.shape[2:])
+    if not x.size or not layer.output().size or not _in_range(layer):
+        return None
+    depthwise_ = group == x.shape[1] == filters.shape[0] and group > 1
+    if group != 1 and not (depthwise_ and where.dilations[1] == 1):
+        return None
+    return lambda fast: vnni.conv(fast, where, group)
+
+
+def _in_range(layer: Layer) -> bool:
+    """Does every rounded sum fit into int32, which the conversion does not check?"""
+    linear = layer.attrs["linear"]
+    rows = np.abs(linear.weights.reshape(linear.weights.shape[0], -1).astype(np.int64))
+    largest = rows.sum(axis=1) * 255 + np.abs(linear.bias.astype(np.int64))
+    return bool((largest * linear.scale.astype(np.float64)).max(initial=0) < 2**31)
+
+
+def reads_pixels(layer: Layer) -> bool:
+    """Is the input of an integer convolution read as it lies: a picture of a few channels?"""
+    channels = layer.attrs["linear"].weights.shape[1]
+    return layer.attrs.get("group", 1) == 1 and bool(channels <= GROUP)
+
+
+def narrow(layer: Layer, isa: Isa) -> int:
+    """Pixels to a vector in a convolution with few outputs, whose result is plain; 1 for others.
+
+    Residuals lie in blocks and keep the usual kernel.
+    """
+    x, filters = layer.input(0), layer.input(1).shape
+    if layer.attrs.get("group", 1) != 1 or layer.attrs.get("operands"):
+        return 1
+    return neighbours(window_of(layer, x.shape[2:], filters[2:]), filters[0], isa)
 
 
 def reads_plain(layer: Layer, isa: Isa) -> bool:
