@@ -56,7 +56,7 @@ ENGINES_AGREE_DB = 20.0
 BELOW_QUANTISATION_DB = 3.0
 FAR_FROM_SOURCE_DB = 10.0  # a tenth of the signal's power is error
 ENGINE_SAMPLES = 8
-LAYER_SAMPLES = 4
+LAYER_SAMPLES = 2
 PROFILED = ("onnxruntime", "reference")  # engines that tell the times of nodes
 LITTLE_IN_INTEGERS = 0.5
 

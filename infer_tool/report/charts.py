@@ -52,9 +52,13 @@ def waterfall(stages: Sequence[Stage], measure: str) -> str:
     chart.add("saved", [max(b - a, 0) for _, b, a in steps])
     chart.add("grown", [0 if name in ends else max(a - b, 0) for name, b, a in steps])
     chart.value_formatter = lambda count: (
-        show_bytes(int(count)) if measure == "bytes" else f"{count:,.0f}"
+        _short_bytes(count) if measure == "bytes" else f"{count:,.0f}"
     )
     return _svg(chart)
+
+
+def _short_bytes(count: float) -> str:
+    return show_bytes(int(count)).replace(".00 ", " ")
 
 
 def _few(steps: Sequence[Step], small: float) -> list[Step]:
@@ -84,15 +88,28 @@ def percentiles(rows: Sequence[Latency]) -> str:
     chart = _chart(pygal.XY, "percentiles", 240 + 20 * len(drawn), show_dots=False)
     chart.x_title, chart.y_title = "share of runs, %", "ms"
     chart.x_labels = [0, 25, 50, 75, 100]
-    chart.y_labels = _decades([ms for row in drawn for ms in row.quantiles_ms])
-    chart.value_formatter = lambda power: f"{float(f'{10**power:.2g}'):g}"
+    marks = _decades([ms for row in drawn for ms in row.quantiles_ms])
+    foot = marks[0]  # where zero is, the library draws an axis
+    chart.y_labels = [mark - foot for mark in marks]
+    chart.value_formatter = lambda power: f"{float(f'{10 ** (power + foot):.2g}'):g}"
     chart.x_value_formatter = lambda share: f"{share:.0f}"
     for row in drawn:
         last = len(row.quantiles_ms) - 1
-        label = f"{PurePath(row.model).name}, {row.engine}, batch {row.batch}"
-        points = [(100 * n / last, math.log10(ms)) for n, ms in enumerate(row.quantiles_ms)]
+        label = ", ".join(_what_differs(row, drawn))
+        points = [(100 * n / last, math.log10(ms) - foot) for n, ms in enumerate(row.quantiles_ms)]
         chart.add(label, points, stroke_style={"width": 1.5})
     return _svg(chart)
+
+
+def _what_differs(row: Latency, rows: Sequence[Latency]) -> list[str]:
+    """The file, and of the rest what is not the same in all rows."""
+    rest = {
+        "engine": row.engine,
+        "threads": f"{row.threads} threads",
+        "batch": f"batch {row.batch}",
+    }
+    differs = [text for key, text in rest.items() if len({getattr(r, key) for r in rows}) > 1]
+    return [PurePath(row.model).name, *differs]
 
 
 def _decades(values: Sequence[float]) -> list[float]:
@@ -107,9 +124,9 @@ def _decades(values: Sequence[float]) -> list[float]:
 
 
 def _round_marks(most: float) -> list[float]:
-    """Zero and two to five multiples of a round number, the last one at least `most`."""
+    """Zero and two to four multiples of a round number, the last one at least `most`."""
     power = 10.0 ** math.floor(math.log10(most or 1))
-    step = next(step for n in (0.2, 0.25, 0.5, 1, 2) if (step := n * power) * 5 >= most)
+    step = next(step for n in (0.25, 0.5, 1, 2, 2.5) if (step := n * power) * 4 >= most)
     return [n * step for n in range(math.ceil(most / step) + 1)]
 
 
@@ -124,7 +141,7 @@ def pareto(candidates: Sequence[Candidate]) -> str:
     chart = _chart(pygal.XY, "pareto", 320, stroke=False, dots_size=4)
     chart.x_title, chart.y_title = "size", "drop"
     chart.x_labels = _round_marks(max(c.bytes for c in known))
-    chart.x_value_formatter = lambda count: show_bytes(int(count))
+    chart.x_value_formatter = _short_bytes
     chart.add("front", [_point(c) for c in front], stroke=True)
     chart.add("others", [_point(c) for c in known if c not in front and not c.chosen])
     chart.add("chosen", [_point(c) for c in known if c.chosen], dots_size=7)

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from infer_tool.report.charts import pareto, percentiles, waterfall
 from infer_tool.report.templates import environment
+from infer_tool.report.terminal import speed_up
 from infer_tool.units import show_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from infer_tool.report.model import Layer, Report, Stage
+    from infer_tool.report.model import Latency, Layer, Report, Stage
 
 MOST_LAYERS = 400
 SAID = 4  # reasons beside the verdict
 # Columns of the table of layers: a field, its title, and how it is written.
 LAYER_BARS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("bytes", "weights", lambda value: show_bytes(int(value))),
-    ("macs", "MACs", lambda value: f"{value:,}"),
+    ("bytes", "weights", lambda value: show_bytes(int(value)) if value else ""),
+    ("macs", "MACs", lambda value: f"{value:,}" if value else ""),
     ("ms", "ms", "{:.3g}".format),
     ("own_noise", "own error", lambda value: f"{100 * value:.3g} %"),
     ("noise", "gathered error", lambda value: f"{100 * value:.3g} %"),
@@ -42,6 +43,7 @@ def to_html(report: Report) -> str:
         summary=_summary(report),
         tiles=_tiles(report),
         stages=_stages(report.stages),
+        latency=_latency_table(report.latency),
         layers=_layers(report.layers),
         left_out=max(len(report.layers) - MOST_LAYERS, 0),
         charts={name: Markup(svg) for name, svg in charts.items()},  # noqa: S704 - made here
@@ -51,7 +53,9 @@ def to_html(report: Report) -> str:
 
 def _summary(report: Report) -> list[str]:
     """The verdict's reasons in a few words each."""
-    said = [f"{g.name} is {g.value:.4g}, limit {g.limit:.4g}" for g in report.gates if not g.passed]
+    said = [
+        f"{g.name} is {g.value:,.6g}, limit {g.limit:,.6g}" for g in report.gates if not g.passed
+    ]
     if report.gates and not said:
         said.append(_all_kept(len(report.gates), "gate", "kept"))
     if report.outputs:
@@ -122,6 +126,31 @@ def _latency(report: Report) -> Iterator[dict[str, Any]]:
         elif base is not None:
             name = "" if report.command == "quantize" else f"{PurePath(row.model).name}, "
             yield _tile(f"Latency, {name}{row.engine}", base.p50_ms, row.p50_ms, show)
+
+
+def _latency_table(rows: list[Latency]) -> dict[str, Any]:
+    """Without the columns that nothing was measured for."""
+    columns: dict[str, Callable[[Latency], str | None]] = {
+        "engine": lambda r: r.engine,
+        "threads": lambda r: str(r.threads or "auto"),
+        "batch": lambda r: str(r.batch),
+        "p50 ms": lambda r: _digits(r.p50_ms),
+        "p90": lambda r: _digits(r.p90_ms),
+        "p95": lambda r: _digits(r.p95_ms),
+        "p99": lambda r: _digits(r.p99_ms),
+        "max": lambda r: _digits(r.max_ms),
+        "samples/s": lambda r: None if r.throughput is None else f"{r.throughput:,.0f}",
+        "load ms": lambda r: _digits(r.load_ms),
+        "peak memory": lambda r: show_bytes(r.peak_memory_bytes) if r.peak_memory_bytes else None,
+        "speed-up": lambda r: speed_up(r.ratio) if r.ratio else None,
+    }
+    shown = {title: of for title, of in columns.items() if any(of(r) is not None for r in rows)}
+    cells = [(r, [of(r) or "-" for of in shown.values()]) for r in rows]
+    return {"titles": list(shown), "rows": cells}
+
+
+def _digits(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"
 
 
 def _tile(title: str, before: float, after: float, show: Any) -> dict[str, Any]:
