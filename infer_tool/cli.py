@@ -6,6 +6,7 @@ when the command runs.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # typer carries its own copy of click since 0.25 and depends on click before; this finds either.
 _PARSE_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 INTERRUPTED = 130
+_NO_LOG = logging.NullHandler()
 _START = (
     ("convert", "model.pt2 -o model.onnx", "any source to optimised, verified ONNX"),
     (
@@ -127,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A stop request must run the clean-up, as Ctrl-C does.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Without a handler Python prints what libraries log about broken models, with tracebacks.
+    logging.getLogger().addHandler(_NO_LOG)
     try:
         status = _invoke(arguments)
     except (Exception, KeyboardInterrupt) as error:

@@ -12,11 +12,12 @@ from infer_runtime.errors import UsageError
 from infer_tool.baseline import baseline_gate, read_baseline, write_baseline, yardstick
 from infer_tool.bench_matrix import Cell, cells, sweep
 from infer_tool.engines import engine_kinds, engines_for, file_kind, open_engine, warm_up
-from infer_tool.engines.profile import node_times
+from infer_tool.engines.profile import PROFILE_RUNS, node_times
 from infer_tool.gates import raise_missed
+from infer_tool.layers import layers_of
 from infer_tool.ledger import new_report, stage
 from infer_tool.peak_memory import peak_of
-from infer_tool.report.model import Gate, Layer
+from infer_tool.report.model import Gate
 from infer_tool.report.write import check_report_folder
 from infer_tool.steps import load_model
 from infer_tool.timing import Contestant, latencies, measure, ratio_of, take_turns
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from infer_tool.engines import Engine
     from infer_tool.report.model import Latency, Ratio, Report
     from infer_tool.ui import Terminal
-
-PROFILE_RUNS = 10
 
 
 @dataclass(frozen=True)
@@ -194,8 +193,9 @@ def _profile(report: Report, cell: Cell, subject: Subject, contestant: Contestan
         target = subject.model
     rows = node_times(cell.engine, target, cell.threads, contestant.feeds, PROFILE_RUNS)
     total = sum(ms for _, _, ms in rows) or 1.0
-    if not report.layers:  # of the first model, on the first engine
-        report.layers = [Layer(n, op, ms=ms, engine=cell.engine) for n, op, ms in rows]
+    if not report.layers and subject.model is not None:  # of the first model, on the first engine
+        sizes = {name: value.shape for name, value in contestant.feeds.items()}
+        report.layers = layers_of(subject.model, (), rows, cell.engine, sizes)
     title = f"Nodes of {subject.path} on {cell.engine}, threads {cell.threads}, batch {cell.batch}"
     report.details[title] = {
         "columns": ["node", "op", "ms", "share"],

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, UsageError
+from infer_tool.attribution import rank_layers
 from infer_tool.commands.verify_layers import OPTIONS_KEY
 from infer_tool.config import DEFAULT_CALIB_SAMPLES
 from infer_tool.data import open_dataset, synthetic_dataset
 from infer_tool.emitters.onnx import save_onnx
 from infer_tool.engines import open_engine
 from infer_tool.engines.onnxruntime_kernels import deployed
+from infer_tool.engines.profile import PROFILE_RUNS, node_times
 from infer_tool.evaluate import evaluate, feed_batch, full_batches, latency
 from infer_tool.files import check_output
 from infer_tool.gates import apply_gates, parse_limits
@@ -56,6 +58,8 @@ ENGINES_AGREE_DB = 20.0
 BELOW_QUANTISATION_DB = 3.0
 FAR_FROM_SOURCE_DB = 10.0  # a tenth of the signal's power is error
 ENGINE_SAMPLES = 8
+LAYER_SAMPLES = 2
+PROFILED = ("onnxruntime", "reference")  # engines that tell the times of nodes
 LITTLE_IN_INTEGERS = 0.5
 
 
@@ -92,8 +96,7 @@ def run(config: Quantize, ui: Terminal) -> Report:
             report.deployed = deployed(path, candidate, sizes)
         _measure(report, ui, config, source, path, evaluation)
         if config.report is not None:
-            with stage(report, "layers"):
-                report.layers = layers_of(candidate, source, feeds[0])
+            _layers(report, config, source, candidate, path, evaluation)
         _warn(report)
         apply_gates(report, parse_limits(config))
 
@@ -251,6 +254,24 @@ def _latency(
     }
     feeds, _ = next(iter(data.batches(feed_batch(engines["source"].inputs, 1))))
     return latency(ui, engines, feeds, config.threads, config.runs)
+
+
+def _layers(
+    report: Report, config: Quantize, source: ir.Model, candidate: ir.Model, path: Path,
+    data: Dataset,
+) -> None:  # fmt: skip
+    """Error and time of each layer on a few samples, for the report."""
+    name = pick_engine(config.engine)
+    feeds, _ = next(iter(data.batches(feed_batch(Session(source).inputs, LAYER_SAMPLES))))
+    sizes = {key: value.shape for key, value in feeds.items()}
+    with stage(report, "layers", engine=name):
+        noise = rank_layers(source, candidate, [feeds])
+        times = (
+            node_times(name, path, config.threads, feeds, PROFILE_RUNS)
+            if config.runs and name in PROFILED
+            else []
+        )
+        report.layers = layers_of(candidate, noise, times, name, sizes)
 
 
 def _warn(report: Report) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from infer_runtime.errors import UsageError
+from infer_runtime.errors import InferError, UsageError
 from infer_tool.files import atomic_path, check_output, sync, temporary_prefix, written
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def save_onnx(
         with atomic_path(path, force=force) as temporary:
             with written(path):
                 _write_inline(copy, temporary)
-            if check is not None:
-                check(temporary)
+            _run(check, temporary, path)
     else:
         _save_external(copy, path, check, force)
 
@@ -98,11 +97,22 @@ def _save_external(model: ir.Model, path: Path, check: Check | None, force: bool
             ir.save(model, files[1], external_data=data.name)
             for file in files:
                 sync(file)
-        if check is not None:
-            check(files[1])
+        _run(check, files[1], path)
         with written(path):
+            path.unlink(missing_ok=True)  # killed now, an old model must not read new data
             for file, target in zip(files, (data, path), strict=True):
                 file.replace(target)
+
+
+def _run(check: Check | None, temporary: Path, path: Path) -> None:
+    """What is wrong is said of the file that was asked for."""
+    if check is None:
+        return
+    try:
+        check(temporary)
+    except InferError as error:
+        error.args = (str(error).replace(str(temporary), str(path)),)
+        raise
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Row = tuple[str, str, float]  # node, operator, milliseconds of one run
+PROFILE_RUNS = 10
 KERNEL = "_kernel_time"
+# What ONNX Runtime appends to the name of a node that it moves to another layout.
+MOVED = re.compile(r"(_token_\d+|_nchwc)$")
 
 
 def node_times(
@@ -74,5 +78,5 @@ def _averaged(events: list[dict[str, Any]]) -> list[Row]:
         name = str(event.get("name", ""))
         if event.get("cat") == "Node" and name.endswith(KERNEL):
             op = str(event["args"].get("op_name", "?"))
-            times[name.removesuffix(KERNEL), op].append(event["dur"] / 1e3)
+            times[MOVED.sub("", name.removesuffix(KERNEL)), op].append(event["dur"] / 1e3)
     return [(n, op, sum(ms[1:]) / max(len(ms) - 1, 1)) for (n, op), ms in times.items()]

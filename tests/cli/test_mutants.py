@@ -1,0 +1,40 @@
+"""Random mutations of valid models through the commands: a documented status, in time, in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MUTANTS = int(os.environ.get("INFERTOOL_MUTANTS", "60"))  # a full trial takes 1000
+CHILD = Path(__file__).with_name("mutants_child.py")
+MOST_BYTES = 2 << 30
+MOST_SECONDS = 10
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_mutants(tmp_path) -> None:
+    repository = str(Path(__file__).parents[2])
+    run = subprocess.run(
+        [sys.executable, str(CHILD), "0", str(MUTANTS), str(tmp_path)], text=True, check=False,
+        capture_output=True, env=os.environ | {"PYTHONPATH": repository, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert run.returncode == 0, (rows[-1:], run.stderr[-2000:])
+    ended = [row for row in rows if "status" in row]
+    assert len(ended) == 3 * MUTANTS
+    for row in ended:
+        assert row["status"] in (0, 1, 2, 3, 4, 5), row
+        assert not row["traceback"], row
+        assert len(row["errors"]) == (row["status"] != 0), row
+        assert row["json"], row
+        assert row["seconds"] < MOST_SECONDS, row
+        assert row["peak"] < MOST_BYTES, row
+        written = ["o.onnx"] if row["command"] == "optimize" and row["status"] == 0 else []
+        assert row["left"] == written, row
+    seen = {row["status"] for row in ended}
+    assert {0, 3} <= seen, "neither all broken nor all whole"
