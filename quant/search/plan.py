@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 CLEAR_DB = 20.0  # a hundredth of the signal is noise: more of it asks for another way of computing
 MOST_TRIES = 6  # models made to meet a size; the estimate is corrected by each
 EQUAL = 1e-9  # 2 of 400 samples against 0.5 % is equal, not larger
-MIXED = 3  # at most a third of the layers leaves the integers before all of them do
 
 
 @dataclass(frozen=True)
@@ -156,13 +155,20 @@ class Plan:
         yield uniform(self.space, "float", 8)
 
     def _mixed(self, whole: dict[str, Choice]) -> Iterator[dict[str, Choice]]:
-        """Without the layers whose activations cost most: 1, 2, 4, ... of them."""
+        """Without the layers whose activations cost most, 1, 2, 4, ..., and their neighbours.
+
+        A float layer between integer ones gains nothing: what it reads and writes is rounded still.
+        """
         cost = self.noise.activations
         inside = [n for n, c in whole.items() if c.compute == "int8"]
-        ranked = sorted(inside, key=lambda n: -cost.get(n, 0.0))
+        ranked = sorted(range(len(inside)), key=lambda place: -cost.get(inside[place], 0.0))
         count = 1
-        while count <= len(ranked) // MIXED:
-            yield whole | dict.fromkeys(ranked[:count], Choice("float", 8))
+        while True:
+            places = {p + step for p in ranked[:count] for step in (-1, 0, 1)}
+            names = [n for place, n in enumerate(inside) if place in places]
+            if len(names) > len(inside) // 2:
+                return
+            yield whole | dict.fromkeys(names, Choice("float", 8))
             count *= 2
 
     def _clear(self, top: Point) -> bool:

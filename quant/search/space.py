@@ -63,6 +63,7 @@ class Space:
         """The model of a decision, verified."""
         by_node = {n: assignment[x.name] for x in self.layers.values() for n in x.nodes}
         left = {n for n, c in by_node.items() if c.compute != "int8"} | set(self.config.exclude)
+        left |= self._between(left)
 
         def linear(node: ir.Node, input_scale: np.float32) -> Linear:
             weight = node.inputs[1]
@@ -143,6 +144,24 @@ class Space:
             replace_constant(node, 2, bias.astype(np.float32))
 
     # Ways of computing
+
+    def _between(self, left: set[str]) -> set[str]:
+        """Nodes without weights whose neighbours with weights, in graph order, are all in `left`.
+
+        What passes between two float layers must not be rounded to integers on the way.
+        """
+        found: set[str] = set()
+        run: list[str] = []
+        before = True
+        for node in self.prepared.source.graph:
+            name = node.name or ""
+            if node.op_type not in LINEAR:
+                run.append(name)
+                continue
+            if before and name in left:
+                found |= set(run)
+            before, run = name in left, []
+        return found | set(run) if before else found
 
     def _emit_dynamic(self, model: ir.Model, chosen: Mapping[str, int]) -> _Done:
         nodes = [n for n in model.graph if _weight_name(n) in chosen and _is_product(n)]
