@@ -204,14 +204,13 @@ def _tile(
         "#pragma GCC unroll 1",
         f"      for (int u = 0; u < VL; u += {UNROLL}) {{",
         *([f"        {ask} ahead += {LINE * fetch};"] if fetch else []),
-        *(f"        {_step(rows, columns, step, u)}" for u in range(UNROLL)),
-        f"        p += {UNROLL};",
+        *(f"        {line}" for line in _steps(rows, columns, step)),
         f"        b += {UNROLL * columns} * VL;",
         "      }",
         "      p = next;",
         "    }",
         "    for (long k = depth % VL; k; k--) {",
-        f"      {_step(rows, columns, step, 0)}",
+        f"      {_step(rows, columns, step, 0, 0)}",
         "      p++;",
         f"      b += {columns} * VL;",
         "    }",
@@ -223,8 +222,20 @@ def _tile(
     return "\n".join([*lines, "}"])
 
 
-def _step(rows: int, columns: int, step: int, k: int) -> str:
-    loads = " ".join(f"const vf b{j} = LD(b + {k * columns + j} * VL);" for j in range(columns))
+def _steps(rows: int, columns: int, step: int) -> list[str]:
+    """Lines for UNROLL steps, after which p has moved on.
+
+    Where rows overlap, a later step meets numbers of an earlier one. The compiler must not know:
+    it would keep them in registers that the sums need.
+    """
+    if step >= UNROLL or rows == 1:
+        return [*(_step(rows, columns, step, u, u) for u in range(UNROLL)), f"p += {UNROLL};"]
+    return [f"{_step(rows, columns, step, 0, u)} p++; HIDE(p);" for u in range(UNROLL)]
+
+
+def _step(rows: int, columns: int, step: int, k: int, line: int) -> str:
+    """Number k of each row times one line of the panel."""
+    loads = " ".join(f"const vf b{j} = LD(b + {line * columns + j} * VL);" for j in range(columns))
     sums = " ".join(
         f"{{ const float v = p[{m * step + k}]; "
         + " ".join(f"c{m}_{j} += b{j} * v;" for j in range(columns))
