@@ -92,7 +92,7 @@ def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
         return lambda fast: conv_of_plain(fast, isa, where, filters, start, epilogue)
     if group == 1:
         return lambda fast: conv(fast, isa, where, filters, start, epilogue)
-    if group == x.shape[1] == filters.shape[0] and fits(where, x.shape[2]):
+    if group == x.shape[1] == filters.shape[0] and fits(where):
         return lambda fast: depthwise(fast, isa, where, filters, start, epilogue)
     return None
 
