@@ -27,14 +27,16 @@ def fuse_epilogues(program: Program, isa: Isa) -> None:
     kept = {t.root for t in program.outputs}
     place = {id(layer): i for i, layer in enumerate(program.layers)}
     result: list[Layer | None] = list(program.layers)
+    taken: set[int] = set()
     for index, layer in enumerate(program.layers):
         if fast_conv(layer, isa) is None or layer.output().root in kept:
             continue
         readers = users.get(layer.output().root, [])
-        if not readers or any(r is not readers[0] for r in readers):
+        if not readers or any(r is not readers[0] for r in readers) or id(readers[0]) in taken:
             continue
         joint = _joined(layer, readers[0])
         if joint is not None:
+            taken.add(id(readers[0]))
             result[index] = None
             result[place[id(readers[0])]] = joint
     program.layers = [layer for layer in result if layer is not None]

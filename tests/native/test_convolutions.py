@@ -64,3 +64,24 @@ def test_every_geometry(native, isa: str) -> None:
         np.testing.assert_allclose(
             got[info.name], wanted, rtol=0, atol=3e-6 * scale, err_msg=info.name
         )
+
+
+RESIDUALS = """<ir_version: 10, opset_import: ["": 20]>
+t (float[1,16,6,6] x, float[20,16,1,1] w, float[20,16,3,3] v) => (float[1,20,6,6] y, float[1,20,6,6] z)
+{ a = Conv(x, w)  b = Conv<pads = [1, 1, 1, 1]>(x, v)  s = Add(a, b)  y = Relu(s)
+  c = Conv(x, w)  t = Mul(c, y)  u = Add(c, t)  z = Sigmoid(u) }"""
+
+
+def test_a_sum_of_two_convolutions_takes_one_of_them(native) -> None:
+    """And a chain that reads its convolution twice stays apart."""
+    model, rng = ir.from_onnx_text(RESIDUALS), np.random.default_rng(6)
+    for name, shape in (("w", (20, 16, 1, 1)), ("v", (20, 16, 3, 3))):
+        value = next(v for v in model.graph.inputs if v.name == name)
+        value.const_value = ir.tensor((rng.normal(size=shape) * 0.3).astype(np.float32))
+        model.graph.register_initializer(value)
+        model.graph.inputs.remove(value)
+    x = rng.normal(size=(1, 16, 6, 6)).astype(np.float32)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    got = native(model, {"x": x})
+    for name, wanted in zip(("y", "z"), session.run(None, {"x": x}), strict=True):
+        np.testing.assert_allclose(got[name], wanted, rtol=0, atol=5e-6, err_msg=name)
