@@ -19,6 +19,7 @@ from infer_native.select import (
     fast_integer,
     fast_product,
     fast_recurrent,
+    fast_transposed,
     narrow,
     reads_pixels,
     reads_plain,
@@ -60,6 +61,7 @@ class _Assignment:
             self._integer(layer)
             or self._product(layer)
             or self._conv(layer)
+            or self._transposed(layer)
             or self._map(layer)
             or self._global_pool(layer)
         ):
@@ -131,6 +133,21 @@ class _Assignment:
             output = self._new(output)
         attrs = {**layer.attrs, "code": chosen}
         self._layers.append(Layer(layer.op, layer.name, inputs, [output], attrs))
+        return True
+
+    def _transposed(self, layer: Layer) -> bool:
+        found = fast_transposed(layer, self._isa)
+        if found is None:
+            return False
+        chosen, plain = found
+        output = layer.output()
+        if plain:
+            self._plain.add(output.root)
+        else:
+            output = self._new(output)
+        attrs = {**layer.attrs, "code": chosen}
+        first = self._as_blocked(layer.input(0))
+        self._layers.append(Layer(layer.op, layer.name, [first], [output], attrs))
         return True
 
     def _map(self, layer: Layer) -> bool:

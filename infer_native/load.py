@@ -30,7 +30,7 @@ class NativeModel:
 
     """
 
-    def __init__(self, emitted: Emitted, library: Path) -> None:
+    def __init__(self, emitted: Emitted, library: Path, symbol: str = "model_run") -> None:
         if not runs_here(emitted.isa):
             raise MissingExtraError(
                 f"this machine has no {emitted.isa.name}; emit with --isa auto to run here"
@@ -38,7 +38,7 @@ class NativeModel:
         self.inputs = tuple(_info(p) for p in emitted.inputs)
         self.outputs = tuple(_info(p) for p in emitted.outputs)
         self._ports = emitted.outputs
-        self._run = ctypes.CDLL(str(library)).model_run
+        self._run = getattr(ctypes.CDLL(str(library)), symbol)
         self._run.restype = ctypes.c_int
         count = 2 + len(emitted.inputs) + len(emitted.outputs)
         self._run.argtypes = [ctypes.c_void_p] * count

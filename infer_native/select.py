@@ -16,6 +16,7 @@ from infer_native.kernels.gemm import Epilogue
 from infer_native.kernels.geometry import window_of
 from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
 from infer_native.kernels.recurrent import GATES
+from infer_native.kernels.transposed_conv import apart, shared, shares, wide
 from infer_native.kernels.vnni_ops import GROUP
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
         return lambda fast: conv_of_plain(fast, isa, where, filters, start, epilogue)
     if group == 1:
         return lambda fast: conv(fast, isa, where, filters, start, epilogue)
-    if group == x.shape[1] == filters.shape[0] and fits(where, x.shape[2]):
+    if group == x.shape[1] == filters.shape[0] and fits(where):
         return lambda fast: depthwise(fast, isa, where, filters, start, epilogue)
     return None
 
@@ -128,6 +129,22 @@ def reads_pixels(layer: Layer) -> bool:
     """Is the input of an integer convolution read as it lies: a picture of a few channels?"""
     channels = layer.attrs["linear"].weights.shape[1]
     return layer.attrs.get("group", 1) == 1 and bool(channels <= GROUP)
+
+
+def fast_transposed(layer: Layer, isa: Isa) -> tuple[Chosen, bool] | None:
+    """For a ConvTranspose without overlap and with constant weights; is its result plain?"""
+    if layer.op != "ConvTranspose" or len(layer.input(0).shape) != 4:
+        return None
+    weights, bias = layer.input(1).root.data, layer.optional(2)
+    if weights is None or (bias is not None and bias.root.data is None):
+        return None
+    if layer.input(0).ctype != "float" or not layer.output().size or not apart(layer):
+        return None
+    filters = weights.reshape(layer.input(1).shape)
+    start = None if bias is None else bias.root.data
+    if shares(layer, isa):
+        return lambda fast: shared(fast, isa, filters, start), True
+    return lambda fast: wide(fast, isa, filters, start), False
 
 
 def narrow(layer: Layer, isa: Isa) -> int:

@@ -450,6 +450,10 @@ class Doctor(Talk):
         default=False,
         metadata={"help": "List the formats of sources, how they are recognised and their needs."},
     )
+    native: bool = field(
+        default=False,
+        metadata={"help": "List the operators that become C, and for which types."},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

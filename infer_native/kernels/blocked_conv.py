@@ -44,6 +44,7 @@ def conv(
     tables = [
         pack(weights.transpose(0, 2, 3, 1).reshape(outputs, kh * kw, inputs), panels, lanes),
         pad_columns(bias, columns, lanes),
+        *epilogue.tables,
     ]
     calls, at = [], 0
     for panel in panels:
@@ -55,7 +56,7 @@ def conv(
         after = at + tile.columns * lanes * inputs if panel is not panels[-1] else at
         ahead = f", t0 + {after}" if fetch else ""
         sample_out = f"n * {y.size // samples}"
-        operands = "".join(f", x{n} + {sample_out} + {place}" for n in _given(epilogue))
+        operands = epilogue.arguments(f"{sample_out} + {place}", 2)
         calls.append(
             f"{name}(in + r * {where.strides[0] * line * lanes}, t0 + {at}, "
             f"t1 + {panel.first * lanes}, y0 + n * {y.size // samples} + {place}{operands}, "
@@ -74,10 +75,6 @@ def conv(
         body = f"const float *in = {sample};\n{body}"
     scratch = 4 * blocks * lines * line * lanes if padded else 0
     return Code(loop("n", samples, body), tables, scratch, helpers)
-
-
-def _given(epilogue: Epilogue) -> range:
-    return range(1, 1 + len(epilogue.operands))
 
 
 def _pad(

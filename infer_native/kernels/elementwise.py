@@ -101,10 +101,16 @@ def _mod(a: Sequence[str], t: str, attrs: Attrs) -> str:
 
 
 def _shift(a: Sequence[str], t: str, attrs: Attrs) -> str:
-    """C does not say what shifting by the width or more gives: nothing is left."""
-    bits = int(t.strip("uint_"))
-    sign = "<<" if attrs["direction"] == "LEFT" else ">>"
-    return f"({a[1]} < {bits} ? {a[0]} {sign} {a[1]} : 0)"
+    """C does not say what shifting by the width or more gives: nothing, or the sign, is left."""
+    bits, unsigned = int(t.strip("uint_")), "u" + t.removeprefix("u")
+    amount = f"({unsigned}){a[1]}"
+    if attrs["direction"] == "LEFT":
+        return f"({amount} < {bits} ? ({t})(({unsigned}){a[0]} << {amount}) : 0)"
+    return (
+        f"({a[0]} >> ({amount} < {bits} ? {amount} : {bits - 1}))"
+        if unsigned != t
+        else (f"({amount} < {bits} ? {a[0]} >> {amount} : 0)")
+    )
 
 
 def _pow(a: Sequence[str], t: str, _: Attrs) -> str:
@@ -225,8 +231,6 @@ def as_map(layer: Layer) -> Layer:
         return _clip(layer)
     if layer.op in ("Cast", "CastLike"):
         return _cast(layer)
-    if layer.op == "BitShift" and not layer.input(0).ctype.startswith("u"):
-        raise layer.refused("only unsigned numbers have a kernel")
     inputs = list(layer.inputs)
     # Comparisons and IsNaN give booleans: the type of the arithmetic is that of the inputs.
     first = layer.input(1 if layer.op == "Where" else 0)

@@ -48,14 +48,15 @@ def conv_of_plain(
     span = (weights.shape[3] - 1) * where.dilations[1] + 1
     dense = np.zeros((*weights.shape[:3], span), np.float32)
     dense[..., :: where.dilations[1]] = weights
-    tables = [pack(_filters(dense), panels, lanes), pad_columns(bias, columns, lanes)]
+    packed = pack(_filters(dense), panels, lanes)
+    tables = [packed, pad_columns(bias, columns, lanes), *epilogue.tables]
     helpers: dict[str, str] = {}
     calls, at = [], 0
     for panel in panels:
         name, text = product(panel.tile, out, where.strides[1], epilogue)
         helpers |= text
         place = f"n * {y.size // samples} + {panel.first * rows * out * lanes} + r * {out * lanes}"
-        operands = "".join(f", x{n} + {place}" for n in range(1, 1 + len(epilogue.operands)))
+        operands = epilogue.arguments(place, 2)
         row = f"r * {where.strides[0] * inputs * line}"
         calls.append(
             f"{name}(in + {row}, t0 + {at}, t1 + {panel.first * lanes}, y0 + {place}{operands}, "
@@ -85,7 +86,8 @@ def narrow_conv(
         wide[pixel * outputs : (pixel + 1) * outputs, ..., first : first + kw] = weights
     repeated = None if bias is None else np.tile(bias.reshape(-1), factor)
     (panel,) = panels_of(choose(vectors, 1, isa.registers, isa.name == "avx512"))
-    tables = [pack(_filters(wide), [panel], lanes), pad_columns(repeated, 1, lanes)]
+    packed = pack(_filters(wide), [panel], lanes)
+    tables = [packed, pad_columns(repeated, 1, lanes), *epilogue.tables]
     name, helpers = product(panel.tile, vectors, stride * factor, epilogue)
     row = f"r * {where.strides[0] * inputs * line}"
     at = f"i / {factor} * {lanes} + i % {factor} * {outputs} + c"
@@ -93,8 +95,8 @@ def narrow_conv(
         at = f"i * {outputs} + c"
     spread = loop("i", out, f"d[i] = g[{at}];")
     call = (
-        f"{name}(in + {row}, t0, t1, g, {vectors // panel.tile.rows}, {span}, {lanes}, {lanes}, "
-        f"{lanes}, {kh * inputs}, 1, {line}, 0);\n"
+        f"{name}(in + {row}, t0, t1, g{epilogue.arguments('', 2)}, {vectors // panel.tile.rows}, "
+        f"{span}, {lanes}, {lanes}, {lanes}, {kh * inputs}, 1, {line}, 0);\n"
         + loop("c", outputs, f"float *d = y0 + ((n * {outputs} + c) * {rows} + r) * {out};\n"
                + spread)
     )  # fmt: skip
