@@ -88,7 +88,7 @@ FILES = {
     "link.onnx": (lambda: _constant(4, location="link.bin"), "outside the model"),
     "folder.onnx": (lambda: _constant(4, location="."), "is missing"),
     "short.onnx": (lambda: _constant(HUGE, location="w.bin"), "ends before constant 'w'"),
-    "offset.onnx": (lambda: _constant(4, location="w.bin", offset="-4"), "'w'"),
+    "offset.onnx": (lambda: _constant(4, location="w.bin", offset="-4"), "damaged"),
     "raw.onnx": (lambda: _constant(HUGE, raw=b"0000"), "has 4 bytes"),
     "nothing.onnx": (lambda: _constant(HUGE), "'w' has no data"),
     "overflow.onnx": (lambda: _constant(1 << 62, 1 << 62), "'w' has no data"),
