@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from infer_runtime.arrays import is_numpy, value_limit
 from infer_runtime.errors import FeedError, ModelError, UsageError, root_cause
+from infer_runtime.functions import check_functions
 from infer_runtime.mapped import map_external
 from infer_runtime.plan import Plan, Setting
 
@@ -305,6 +306,7 @@ def _inlined(model: ir.Model) -> ir.Model:
         return model
     from onnx_ir.passes.common import InlinePass
 
+    check_functions(model)
     try:
         return InlinePass()(model.clone()).model
     except Exception as error:

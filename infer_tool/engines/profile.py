@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from infer_runtime import Session
 from infer_runtime.errors import UsageError
 from infer_tool.engines.common import as_file
-from infer_tool.engines.onnxruntime import QUIET
+from infer_tool.engines.onnxruntime import QUIET, new_session
 from infer_tool.extras import require
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _onnxruntime(
     options.enable_profiling = True
     with TemporaryDirectory(prefix="infertool-") as folder, as_file(model) as path:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = new_session(ort, path, options)
         for _ in range(runs + 1):
             session.run(None, dict(feeds))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

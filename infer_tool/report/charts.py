@@ -85,7 +85,7 @@ def percentiles(rows: Sequence[Latency]) -> str:
     drawn = [row for row in rows if row.quantiles_ms][:LINES]
     if not drawn:
         return ""
-    chart = _chart(pygal.XY, "percentiles", 240 + 20 * len(drawn), show_dots=False)
+    chart = _chart(pygal.XY, "percentiles", 244 + 24 * len(drawn), show_dots=False)
     chart.x_title, chart.y_title = "share of runs, %", "ms"
     chart.x_labels = [0, 25, 50, 75, 100]
     marks = _decades([ms for row in drawn for ms in row.quantiles_ms])

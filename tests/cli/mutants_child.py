@@ -1,4 +1,4 @@
-"""Commands on broken models, one process for all of them: `mutants_child.py FIRST COUNT FOLDER`.
+"""Commands on broken models, one process for all of them: `mutants_child.py FOLDER NUMBER...`.
 
 Prints a JSON line for each command before it starts and when it is over, so that a crash has a name.
 """
@@ -53,17 +53,24 @@ def attempt(words: list[str]) -> dict[str, object]:
     return {
         "status": status, "seconds": time.monotonic() - start, "peak": peak_bytes(),
         "errors": lines, "traceback": "Traceback" in err.getvalue(),
-        "json": bool(json.loads(out.getvalue() or "null")),
+        "json": _is_json(out.getvalue()),
     }  # fmt: skip
 
 
-def trial(first: int, count: int, folder: Path) -> None:
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def trial(folder: Path, numbers: list[int]) -> None:
     """Each mutant through three commands."""
     signal.signal(signal.SIGALRM, too_long)
     sources = models()
     talk = os.fdopen(os.dup(1), "w")
     path, whole, output = folder / "m.onnx", folder / "whole.onnx", folder / "o.onnx"
-    for number in range(first, first + count):
+    for number in numbers:
         rng = random.Random(number)
         path.write_bytes(mutant(sources, number, rng).SerializeToString())
         whole.write_bytes(sources[number % len(sources)].SerializeToString())
@@ -81,4 +88,4 @@ def trial(first: int, count: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    trial(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    trial(Path(sys.argv[1]), [int(word) for word in sys.argv[2:]])

@@ -156,7 +156,9 @@ def test_the_page_in_a_browser_on_a_phone(report, tmp_path, scheme) -> None:
         f'<iframe src="probe.html" width=360 height=800 id=f style="color-scheme:{scheme}"></iframe>'
     )
     command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+        "--no-first-run", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", "--enable-logging=stderr",
         f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files",
         f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", "--dump-dom",
     ]  # fmt: skip
