@@ -25,7 +25,6 @@ from infer_tool.steps import (
 )
 from infer_tool.training import Lesson, open_parts
 from passes.config import OptimizeConfig
-from quant.train.module import import_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,13 +59,11 @@ def start(command: str, config: Compress, ui: Terminal) -> Start:
     Raises:
         UsageError: a path, an option or the data is wrong.
         ModelError: the model cannot be read.
-        MissingExtraError: torch is not installed.
 
     """
     check_output(config.output, config.force)
     check_report_folder(config.report)
     parse_limits(config)
-    import_torch()
     report = new_report(command, config)
     imported = load_model(report, ui, config.model, config)
     data, evaluation = open_parts(config, Session(imported.model).inputs)

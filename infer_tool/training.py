@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,23 @@ def open_parts(config: Compress, inputs: tuple[TensorInfo, ...]) -> tuple[Datase
             raise UsageError(f"{config.data}: {len(whole)} samples are too few to be split")
         whole, evaluation = whole.split(count, config.seed)
     return whole, evaluation.subset(config.samples) if config.samples else evaluation
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads, 0 for all cores, and then as many as before.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+
+    """
+    torch = import_torch()
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -134,7 +153,6 @@ class Lesson:
 
     def __init__(self, config: Compress, source: ir.Model, data: Dataset) -> None:
         """Check that labels and outputs fit, before any work."""
-        import_torch()
         session = Session(source)
         self.config, self.source, self.session = config, source, session
         self.samples = samples_for(config, data, session.inputs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from infer_runtime.errors import UsageError
 from infer_tool.compress import finish, start
 from infer_tool.ledger import set_facts, stage
-from infer_tool.training import raise_stopped
+from infer_tool.training import raise_stopped, torch_threads
 from infer_tool.units import parse_share
 from passes.facts import facts
 from quant.prune.config import PruneConfig
@@ -41,6 +41,11 @@ def run(config: Prune, ui: Terminal) -> Report:
 
     """
     counted, target = _budget(config)
+    with torch_threads(config.train_threads):
+        return _run(config, ui, counted, target)
+
+
+def _run(config: Prune, ui: Terminal, counted: str, target: float) -> Report:
     begun = start("prune", config, ui)
     model = begun.source
     for number in range(1, config.rounds + 1):

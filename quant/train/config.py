@@ -19,8 +19,12 @@ class TrainConfig:
         metadata={"help": "Samples of a training step, where the model's batch is free.", "min": 1},
     )
     learning_rate: float = field(
-        default=1e-3,
-        metadata={"help": "Largest learning rate; it follows a cosine to 0.", "min": 0},
+        default=0.02,
+        metadata={
+            "help": "Largest step of a parameter relative to its own magnitude; it follows a "
+            "cosine to 0.",
+            "min": 0,
+        },
     )
     warmup: float = field(
         default=0.05,
@@ -61,6 +65,14 @@ class TrainConfig:
         default=0,
         metadata={
             "help": "Stop after this many epochs without a better metric; 0 never.",
+            "min": 0,
+        },
+    )
+    train_threads: int = field(
+        default=1,
+        metadata={
+            "help": "Threads of training; 0 is all cores. More than one pays on large models and "
+            "on a machine that does nothing else.",
             "min": 0,
         },
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Teacher = Callable[[Mapping[str, Array]], Sequence[Any]]
 
 MOMENTUM = 0.9
+UNKNOWN_MAGNITUDE = 0.01  # of a parameter that is all zeros
 
 
 class TrainingData(Protocol):
@@ -239,15 +240,21 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
 
 
 def _optimizer(module: Trainable, config: TrainConfig) -> Any:
-    """Weights decay, others do not; `share` is a parameter's part of the learning rate."""
+    """Every parameter in a group of its own, whose learning rate follows its magnitude.
+
+    Weights of an imported graph have any scale: normalisations are folded into them, and inputs
+    may be bytes. `share` makes a step what it would be for the parameter over its magnitude m:
+    Adam's times m, that of a gradient times m * m. Weights decay, other parameters do not.
+    """
     torch = import_torch()
-    groups: list[dict[str, Any]] = []
-    for is_weight in (True, False):
-        names = [n for n, p in module.known.items() if (p.role == "weight") == is_weight]
-        if names:
-            decay = config.weight_decay if is_weight else 0.0
-            values = [module.parameters[n] for n in names]
-            groups.append({"params": values, "weight_decay": decay, "share": 1.0})
+    groups = []
+    for name, parameter in module.known.items():
+        value = module.parameters[name]
+        size = float(value.detach().square().mean().sqrt()) or UNKNOWN_MAGNITUDE
+        is_weight = parameter.role == "weight"
+        share = size * size if config.optimizer == "sgd" else size
+        decay = config.weight_decay / share if is_weight else 0.0
+        groups.append({"params": [value], "weight_decay": decay, "share": share})
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, nesterov=True)
     return torch.optim.AdamW(groups, lr=0.0)
