@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_runtime import Session
-from infer_runtime.errors import InterruptError, TimeLimitError, UsageError
+from infer_runtime.errors import InferError, InterruptError, TimeLimitError, UsageError
 from infer_tool.data import load_function, open_dataset
 from infer_tool.evaluate import feed_batch
 from infer_tool.ledger import stage
@@ -114,6 +114,8 @@ class Samples:
         try:
             changed = self.augment(dict(feeds), generator)
             found = {name: np.asarray(changed[name], x.dtype) for name, x in feeds.items()}
+        except InferError:
+            raise  # not the function's own: the time is up
         except Exception as error:
             # The user's own code: whatever it raises is the answer.
             raise UsageError(f"--augment {self.name}: {reason(error)}") from error

@@ -77,14 +77,15 @@ def _budget(config: Prune) -> tuple[str, float]:
 
 
 def _options(config: Prune, number: int) -> TrainConfig:
-    """The epochs are shared out over the rounds, each with a checkpoint of its own."""
+    """The last round has half of the epochs, the others share the rest; a checkpoint for each."""
     if config.rounds == 1:
         return config
-    before, after = (round(config.epochs * n / config.rounds) for n in (number - 1, number))
+    early = config.epochs // 2 // (config.rounds - 1)
+    epochs = early if number < config.rounds else config.epochs - early * (config.rounds - 1)
     path = config.checkpoint
     if path is not None:
         path = path.with_name(f"{path.name}.{number}")
-    return replace(config, epochs=after - before, checkpoint=path)
+    return replace(config, epochs=epochs, checkpoint=path)
 
 
 def _check_reached(number: int, config: Prune, training: Training) -> None:
@@ -101,7 +102,7 @@ def _prune(
     source, before = facts(begun.source), facts(model)
     left = getattr(before, counted) / max(getattr(source, counted), 1)
     with ui.step(f"prune to {100 * wanted:.1f} %"), stage(begun.report, "prune") as line:
-        samples = islice(begun.lesson.samples.validation(), IMPORTANCE_BATCHES)
+        samples = islice(begun.lesson.samples.epoch(0), IMPORTANCE_BATCHES)
         pruned, refusals = prune_channels(
             model,
             list(samples),

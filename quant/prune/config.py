@@ -40,8 +40,8 @@ class PruneConfig:
     rounds: int = field(
         default=1,
         metadata={
-            "help": "Prune in so many equal steps, with the epochs of training shared out "
-            "after each of them.",
+            "help": "Prune in so many equal steps and train after each of them; the last has half "
+            "of the epochs.",
             "min": 1,
         },
     )
