@@ -58,6 +58,16 @@ class LimitError(InferError):
     exit_code = 5
 
 
+class TimeLimitError(LimitError):
+    """The time budget of a command is spent."""
+
+
+class InterruptError(InferError):
+    """Ctrl-C came, and what was reached until then is written."""
+
+    exit_code = 130
+
+
 class MissingExtraError(InferError):
     """An optional package is not installed; the text names the pip command."""
 

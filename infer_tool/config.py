@@ -11,6 +11,8 @@ from pathlib import Path  # noqa: TC003 - the command line reads these annotatio
 
 from passes.config import OptimizeConfig
 from quant.config import QuantizeConfig
+from quant.prune.config import PruneConfig
+from quant.train.config import TrainConfig
 
 DEFAULT_CALIB_SAMPLES = 128
 THREADS_HELP = "Threads of the engine; 0 is its default."
@@ -153,7 +155,7 @@ class SizeGate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gates(SizeGate):
+class DropGate(SizeGate):
     """Limits that a lossy result must keep."""
 
     max_drop: str | None = field(
@@ -168,6 +170,12 @@ class Gates(SizeGate):
         default=None,
         metadata={"help": "Largest median of a run on --engine, e.g. 5ms.", "metavar": "TIME"},
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gates(DropGate):
+    """Limits that a quantised result must keep."""
+
     min_coverage: str | None = field(
         default=None,
         metadata={
@@ -200,6 +208,22 @@ class Timing:
     threads: int = field(default=1, metadata={"help": THREADS_HELP, "min": 0})
     runs: int = field(
         default=50, metadata={"help": "Timed runs of each model; 0 measures no latency.", "min": 0}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What a lossy result is measured on, and by what."""
+
+    eval: str | None = field(
+        default=None,
+        metadata={"help": "Evaluation samples, instead of a part of --data.", "metavar": "DATA"},
+    )
+    metric: str = field(
+        default="auto",
+        metadata={
+            "help": "auto, top1, top5, agreement, cosine, sqnr, max-abs, or file.py:function."
+        },
     )
 
 
@@ -262,7 +286,7 @@ class Optimize(Talk, Output, ImportOptions, Shapes, Data, SizeGate, Explain, Opt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantize(Talk, Output, ImportOptions, Shapes, Data, Gates, Timing, QuantizeConfig):
+class Quantize(Talk, Output, ImportOptions, Shapes, Data, Evaluated, Gates, Timing, QuantizeConfig):
     """Quantise, measure, and keep the limits."""
 
     model: str = field(
@@ -275,23 +299,28 @@ class Quantize(Talk, Output, ImportOptions, Shapes, Data, Gates, Timing, Quantiz
             "metavar": "DATA",
         },
     )
-    eval: str | None = field(
-        default=None,
-        metadata={"help": "Evaluation samples, instead of a part of --data.", "metavar": "DATA"},
-    )
     calib_samples: int = field(
         default=DEFAULT_CALIB_SAMPLES,
         metadata={"help": "Samples for calibration, from --data or --calib.", "min": 1},
     )
-    metric: str = field(
-        default="auto",
-        metadata={
-            "help": "auto, top1, top5, agreement, cosine, sqnr, max-abs, or file.py:function."
-        },
-    )
     explain: bool = field(
         default=False, metadata={"help": "Show every node that stays in float, and why."}
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compress(Talk, Output, ImportOptions, Shapes, Data, Evaluated, DropGate, Timing, TrainConfig):
+    """What all methods that train have in common."""
+
+    model: str = field(
+        metadata={"help": "An ONNX file or any other source of convert.", "positional": True}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of every random choice.", "min": 0})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune(Compress, Explain, PruneConfig):
+    """Remove channels, train what is left, measure, and keep the limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -473,6 +502,7 @@ COMMANDS: dict[str, type[Talk]] = {
     "convert": Convert,
     "optimize": Optimize,
     "quantize": Quantize,
+    "prune": Prune,
     "run": Run,
     "verify": Verify,
     "bench": Bench,

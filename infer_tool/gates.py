@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from infer_runtime.errors import GateError, UsageError
-from infer_tool.config import Gates
+from infer_tool.config import DropGate, Gates
 from infer_tool.report.model import Gate
 from infer_tool.units import parse_bytes, parse_milliseconds, parse_share
 
@@ -32,18 +32,18 @@ class Limits:
 def parse_limits(config: SizeGate) -> Limits:
     """Read the gate options of a command; UsageError for what is no quantity."""
     size = None if config.max_size is None else parse_bytes(config.max_size, "max-size")
-    if not isinstance(config, Gates):
-        return Limits(None, size, None)
-    drop = None if config.max_drop is None else parse_share(config.max_drop, "max-drop")
-    share = None
-    if config.min_coverage is not None:
+    drop = share = sqnr = latency = None
+    if isinstance(config, DropGate):
+        sqnr = config.min_sqnr
+        if config.max_drop is not None:
+            drop = parse_share(config.max_drop, "max-drop")
+        if config.max_latency is not None:
+            latency = parse_milliseconds(config.max_latency, "max-latency")
+    if isinstance(config, Gates) and config.min_coverage is not None:
         share = parse_share(config.min_coverage, "min-coverage")
         if not 0 <= share <= 1:
             raise UsageError(f"--min-coverage {config.min_coverage}: expected 0% to 100%")
-    latency = None
-    if config.max_latency is not None:
-        latency = parse_milliseconds(config.max_latency, "max-latency")
-    return Limits(drop, size, share, config.min_sqnr, latency)
+    return Limits(drop, size, share, sqnr, latency)
 
 
 def apply_gates(report: Report, limits: Limits) -> None:

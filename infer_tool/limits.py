@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from infer_runtime.errors import LimitError, UsageError
+from infer_runtime.errors import TimeLimitError, UsageError
 from infer_tool.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def time_limit(budget: str | None) -> Iterator[None]:
-    """Raise LimitError in the body when the budget is spent; None is no limit.
+    """Raise TimeLimitError in the body when the budget is spent; None is no limit.
 
     An alarm of the operating system: it interrupts Python code anywhere, and foreign code as soon
     as that returns, so that the clean-up of whatever was under way runs.
@@ -29,7 +29,7 @@ def time_limit(budget: str | None) -> Iterator[None]:
         raise UsageError("--time-budget works in the main thread of a POSIX system only")
 
     def stop(*_: Any) -> None:
-        raise LimitError(f"the time budget of {budget} is spent; no file was written")
+        raise TimeLimitError(f"the time budget of {budget} is spent; no file was written")
 
     previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)

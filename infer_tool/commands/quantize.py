@@ -17,7 +17,7 @@ from infer_tool.emitters.onnx import save_onnx
 from infer_tool.engines import open_engine
 from infer_tool.engines.onnxruntime_kernels import deployed
 from infer_tool.engines.profile import PROFILE_RUNS, node_times
-from infer_tool.evaluate import evaluate, feed_batch, full_batches, latency
+from infer_tool.evaluate import evaluate, feed_batch, full_batches, source_and_result
 from infer_tool.files import check_output
 from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.layers import layers_of
@@ -222,7 +222,7 @@ def _measure(
         )
     if config.runs:
         with stage(report, "latency", threads=config.threads):
-            report.latency = _latency(ui, config, name, source, path, data)
+            report.latency = source_and_result(ui, config, name, source, path, data)
 
 
 def _engines_agree(
@@ -243,17 +243,6 @@ def _engines_agree(
             f"{' and '.join(names)} disagree about the quantised model: {record.sqnr_db:.1f} dB, "
             f"expected at least {ENGINES_AGREE_DB:g}; no file was written"
         )
-
-
-def _latency(
-    ui: Terminal, config: Quantize, name: str, source: ir.Model, path: Path, data: Dataset
-) -> Any:
-    engines = {
-        "source": open_engine(name, source, threads=config.threads),
-        "result": open_engine(name, path, threads=config.threads),
-    }
-    feeds, _ = next(iter(data.batches(feed_batch(engines["source"].inputs, 1))))
-    return latency(ui, engines, feeds, config.threads, config.runs)
 
 
 def _layers(
