@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+SMOOTH = 0.7
+
 
 def quantize_dynamic(
     model: ir.Model, feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
@@ -49,8 +51,8 @@ def quantize_dynamic(
     products = [s.node for places in rest.chosen.values() if (s := product_of(places))]
     if not products:
         raise UsageError("no MatMul or Gemm of this model has a constant weight; try int8-weight")
-    if config.smooth:
-        _smooth(copy, feeds, products, config.smooth)
+    if strength := SMOOTH if config.smooth is None else config.smooth:
+        _smooth(copy, feeds, products, strength)
     weights = {n.inputs[1].name or "" for n in products if n.inputs[1] is not None}
     for name in weights:
         del rest.chosen[name]

@@ -21,14 +21,14 @@ from passes.mean_to_pool import MeanToPool
 from passes.remove_unused import RemoveUnused
 from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
-from quant.formats import INT8, INT32, UINT8
+from quant.formats import INT8, INT16, INT32, UINT8, UINT16, IntegerFormat
 from quant.granularity import Granularity, PerAxis
 from quant.linear import Linear, quantize_linear
 from quant.model import Quantized
 from quant.moments import Moments, Watch
 from quant.parameters import Parameters, Range, activation_parameters
 from quant.selection import LINEAR, MOVERS, Selection, select
-from quant.store import Store
+from quant.store import Store, raise_opset
 from quant.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 FORMATS = {"uint8": UINT8, "int8": INT8}
+WIDE = {"uint8": UINT16, "int8": INT16}
+WIDE_SINCE = 21  # the opset from which on QuantizeLinear writes 16 bits
 
 
 def quantize_static(
@@ -68,6 +70,8 @@ def quantize_static(
     parameters = choose_parameters(chosen, ranges, config)
     emitter = _Emitter(copy, chosen, parameters, config, watch.moments)
     emitter.emit()
+    if activation_format(config).bits > INT8.bits:
+        raise_opset(copy, WIDE_SINCE)
     RemoveUnused().apply(copy)
     refusals = tuple(chosen.refusals)
     clamps = [c.name or "" for c in chosen.clamps.values()]
@@ -100,11 +104,16 @@ def _sizes(
     return {n: (1, *x.shape[1:]) for n, x in first.items() if x.ndim}, chain([first], rest)
 
 
+def activation_format(config: QuantizeConfig) -> IntegerFormat:
+    """What a static scheme stores activations in."""
+    return (WIDE if config.scheme == "w8a16" else FORMATS)[config.activations]
+
+
 def choose_parameters(
     chosen: Selection, ranges: Mapping[str, Range], config: QuantizeConfig
 ) -> dict[str, Parameters]:
     """Scale and zero point of every quantised value; movers pass theirs on."""
-    form = FORMATS[config.activations]
+    form = activation_format(config)
     result: dict[str, Parameters] = {}
     for name, value in chosen.values.items():
         array = constant(value)
