@@ -142,6 +142,11 @@ def _float_reason(node: ir.Node) -> str | None:
     return None
 
 
+def weight_reason(node: ir.Node) -> str | None:
+    """Why the weight of a Conv, Gemm or MatMul cannot be changed; None when it can."""
+    return _weight_reason(node) or _CHECKS[node.op_type](node)
+
+
 def _weight_reason(node: ir.Node) -> str | None:
     weight = node.inputs[1]
     if weight is None or constant(weight) is None:

@@ -15,12 +15,13 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from passes.base import all_nodes, is_op
+from passes.base import Refusal, all_nodes, is_op
 from passes.graph import add_initializer, constant, fresh_name, take_description
 from passes.mean_to_pool import MeanToPool
 from passes.remove_unused import RemoveUnused
 from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
+from quant.equalize import equalize, smooth_static
 from quant.formats import INT8, INT16, INT32, UINT8, UINT16, IntegerFormat
 from quant.granularity import Granularity, PerAxis
 from quant.linear import Linear, quantize_linear
@@ -56,8 +57,10 @@ def quantize_static(
     """
     if any(is_op(n, "QuantizeLinear", "DequantizeLinear") for n in all_nodes(model)):
         raise UsageError("the model is quantised already; start from its float source")
+    feeds = _repeatable(feeds, config)
     source = model.clone()
     MeanToPool().apply(source)
+    source, unequal = _evened_out(source, feeds, config)
     copy = source.clone()
     chosen = select(copy, config.exclude)
     if not any(n.op_type in LINEAR for n in chosen.nodes.values()):
@@ -73,11 +76,35 @@ def quantize_static(
     if activation_format(config).bits > INT8.bits:
         raise_opset(copy, WIDE_SINCE)
     RemoveUnused().apply(copy)
-    refusals = tuple(chosen.refusals)
+    refusals = (*chosen.refusals, *unequal)
     clamps = [c.name or "" for c in chosen.clamps.values()]
     covered = {*chosen.nodes, *clamps}
     coverage = measure_coverage(source, covered, emitter.weights, refusals, sizes)
     return Quantized(copy, coverage, refusals, _notes(watch))
+
+
+def _repeatable(
+    feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
+) -> Iterable[Mapping[str, Array]]:
+    """Samples that are read again by some options must not be a stream that ends."""
+    again = config.equalize or config.smooth or config.empirical_bias
+    if again and iter(feeds) is feeds:
+        raise UsageError("these options read the samples more than once; give a list of feeds")
+    return feeds
+
+
+def _evened_out(
+    source: ir.Model, feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
+) -> tuple[ir.Model, list[Refusal]]:
+    """What `equalize` and `smooth` ask for; exact in float."""
+    refusals: list[Refusal] = []
+    if config.equalize:
+        done = equalize(source, feeds, config.exclude)
+        source, refusals = done.model, done.refusals
+    if config.smooth:
+        done = smooth_static(source, feeds, config.smooth, config.exclude)
+        source, refusals = done.model, refusals or done.refusals
+    return source, refusals
 
 
 def _watch(chosen: Selection, config: QuantizeConfig) -> Watch:

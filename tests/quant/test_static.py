@@ -50,7 +50,9 @@ def test_activations_of_16_bits(network, batches, run_ort, activations) -> None:
     assert kinds == {"UINT16" if activations == "uint8" else "INT16"}
 
 
-@pytest.mark.parametrize("calibration", ["minmax", "moving-average", "percentile", "entropy", "mse"])
+@pytest.mark.parametrize(
+    "calibration", ["minmax", "moving-average", "percentile", "entropy", "mse"]
+)
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
 def test_accuracy_and_agreement_of_runtimes(
     network, batches, run_ort, calibration, activations
