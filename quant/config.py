@@ -28,8 +28,8 @@ class QuantizeConfig:
         default="int8",
         metadata={
             "help": "int8: weights and activations, static; w4a8, w3a8, w2a8: shorter weights in "
-            "integer kernels; w8a16: finer activations, computed in float. int8-dynamic: activations by their range in each run. FORMAT-weight: "
-            "weights only. fp16: half precision."
+            "integer kernels; w8a16: finer activations, in float. int8-dynamic: activations by "
+            "their range in each run. FORMAT-weight: weights only. fp16: half precision."
         },
     )
     block_size: int | None = field(

@@ -142,6 +142,11 @@ def _float_reason(node: ir.Node) -> str | None:
     return None
 
 
+def is_layer(node: ir.Node) -> bool:
+    """Is it a Conv, Gemm or MatMul with a constant weight?"""
+    return is_op(node, *LINEAR) and constant(node.inputs[1]) is not None
+
+
 def weight_reason(node: ir.Node) -> str | None:
     """Why the weight of a Conv, Gemm or MatMul cannot be changed; None when it can."""
     return _weight_reason(node) or _CHECKS[node.op_type](node)

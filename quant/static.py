@@ -25,10 +25,12 @@ from quant.equalize import equalize, smooth_static
 from quant.formats import INT8, INT16, INT32, UINT8, UINT16, IntegerFormat
 from quant.granularity import Granularity, PerAxis
 from quant.linear import Linear, quantize_linear
+from quant.mean_error import correct_biases
 from quant.model import Quantized
 from quant.moments import Moments, Watch
 from quant.parameters import Parameters, Range, activation_parameters
-from quant.selection import LINEAR, MOVERS, Selection, select
+from quant.reconstruct import learns, reconstruct
+from quant.selection import LINEAR, MOVERS, Selection, is_layer, select
 from quant.store import Store, raise_opset
 from quant.tensor import QuantizedTensor
 
@@ -71,7 +73,12 @@ def quantize_static(
     watch = _watch(chosen, config)
     ranges = calibrate(copy, feeds, varying, config, watch)
     parameters = choose_parameters(chosen, ranges, config)
-    emitter = _Emitter(copy, chosen, parameters, config, watch.moments)
+    linears = _linears(chosen, parameters, config, watch.moments)
+    if learns(config):
+        linears, parameters = reconstruct(copy, chosen, parameters, linears, feeds, config)
+    if config.empirical_bias:
+        correct_biases(copy, chosen, parameters, linears, feeds)
+    emitter = _Emitter(copy, chosen, parameters, linears)
     emitter.emit()
     if activation_format(config).bits > INT8.bits:
         raise_opset(copy, WIDE_SINCE)
@@ -87,7 +94,7 @@ def _repeatable(
     feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
 ) -> Iterable[Mapping[str, Array]]:
     """Samples that are read again by some options must not be a stream that ends."""
-    again = config.equalize or config.smooth or config.empirical_bias
+    again = config.equalize or config.smooth or config.empirical_bias or learns(config)
     if again and iter(feeds) is feeds:
         raise UsageError("these options read the samples more than once; give a list of feeds")
     return feeds
@@ -155,6 +162,20 @@ def choose_parameters(
     return result
 
 
+def _linears(
+    chosen: Selection,
+    parameters: Mapping[str, Parameters],
+    config: QuantizeConfig,
+    moments: Mapping[str, Moments],
+) -> dict[str, Linear]:
+    """Levels, scales and biases of every layer, by the name of its node."""
+    return {
+        name: quantize_linear(node, parameters[node.inputs[0].name or ""].scale, config, moments)
+        for name, node in chosen.nodes.items()
+        if is_layer(node) and node.inputs[0] is not None
+    }
+
+
 @dataclass
 class _Emitter:
     """Writes the Q and DQ nodes of one model."""
@@ -162,8 +183,7 @@ class _Emitter:
     model: ir.Model
     chosen: Selection
     parameters: dict[str, Parameters]
-    config: QuantizeConfig
-    moments: Mapping[str, Moments]
+    linears: Mapping[str, Linear]
     weights: set[str] = field(default_factory=set)
     _scalars: dict[tuple[str, bytes], ir.Value] = field(default_factory=dict)
     _stored: dict[tuple[str, Granularity, bytes], ir.Value] = field(default_factory=dict)
@@ -172,7 +192,7 @@ class _Emitter:
         """Drop clamps, then weights, then activations."""
         self._drop_clamps()
         for node in self.chosen.nodes.values():
-            if node.op_type in LINEAR and constant(node.inputs[1]) is not None:
+            if node.name in self.linears:
                 self._emit_weights(node)
         for name, value in self.chosen.values.items():
             self._emit_activation(name, value)
@@ -196,7 +216,7 @@ class _Emitter:
         assert weight is not None
         assert source is not None
         input_scale = self.parameters[source.name or ""].scale
-        linear = quantize_linear(node, input_scale, self.config, self.moments)
+        linear = self.linears[node.name or ""]
         node.replace_input_with(1, self._weight(node, weight, linear))
         self.weights.add(weight.name or "")
         if linear.bias is not None:
