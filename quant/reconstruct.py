@@ -10,6 +10,7 @@ lower the error of a part on its samples is not taken.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from quant.selection import MOVERS
 from quant.simulate import Held, Rounded, segments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -42,7 +43,7 @@ BLOCK_LAYERS = 3
 # The rectified sigmoid, the pull towards 0 and 1 and its course (AdaRound, section 3 and table 8).
 STRETCH, SHIFT = 1.2, -0.1
 PULL, FIRST_POWER, LAST_POWER, FREE = 0.01, 20.0, 2.0, 0.2
-ROUNDING_RATE, RANGE_RATE = 2e-2, 2e-3
+ROUNDING_RATE, RANGE_RATE = 5e-2, 2e-3
 MOST = 2.0  # learned scales stay this near; then the bias at the accumulator's scale fits int32
 
 
@@ -79,11 +80,23 @@ def reconstruct(
         if segment.layers:
             given, wanted = noisy.inputs(segment), exact.outputs(segment, segment.outputs)
             part = _Part(torch, segment, chosen, found, spans, settled, config)
-            part.learn(given, wanted)
+            with _one_thread(torch):
+                part.learn(given, wanted)
             rounded.weights |= rounded_by(chosen, spans, found).weights
         exact.advance(segment)
         noisy.advance(segment)
     return found, spans
+
+
+@contextmanager
+def _one_thread(torch: Any) -> Iterator[None]:
+    """Sums of several threads depend on their number; files must not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass

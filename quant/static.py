@@ -130,12 +130,13 @@ def _notes(watch: Watch) -> tuple[str, ...]:
 def _sizes(
     feeds: Iterable[Mapping[str, Array]],
 ) -> tuple[dict[str, tuple[int, ...]], Iterable[Mapping[str, Array]]]:
-    """Shapes of one sample as the data has them, and the feeds with the first one put back."""
+    """Shapes of one sample as the data has them, and the feeds; a stream gets its first back."""
     rest = iter(feeds)
     first = next(rest, None)
     if first is None:
         return {}, ()
-    return {n: (1, *x.shape[1:]) for n, x in first.items() if x.ndim}, chain([first], rest)
+    sizes = {n: (1, *x.shape[1:]) for n, x in first.items() if x.ndim}
+    return sizes, chain([first], rest) if rest is feeds else feeds
 
 
 def activation_format(config: QuantizeConfig) -> IntegerFormat:
