@@ -90,7 +90,7 @@ def _checked(config: type[Talk], values: Mapping[str, Any]) -> Talk:
         option = f"--{f.name.replace('_', '-')}"
         if least is not None and value is not None and value < least:
             raise UsageError(f"{option} {value}: expected at least {least}")
-        if most is not None and value > most:
+        if most is not None and value is not None and value > most:
             raise UsageError(f"{option} {value}: expected at most {most}")
     return config(**{name: _frozen(value) for name, value in values.items()})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
@@ -157,6 +158,9 @@ def _weight_reason(node: ir.Node) -> str | None:
     if weight is None or constant(weight) is None:
         kind = "a graph input" if weight is not None and weight.is_graph_input() else "computed"
         return f"its weight {weight.name if weight else '?'} is {kind}"
+    array = constant(weight)
+    if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+        return f"its weight {weight.name} holds NaN or infinity"
     if weight.is_graph_output():
         return f"its weight {weight.name} is a graph output"
     bias = node.inputs[2] if len(node.inputs) > 2 else None
