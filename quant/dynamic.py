@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+SMOOTH = 0.7
+
 
 def quantize_dynamic(
     model: ir.Model, feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
@@ -50,19 +52,25 @@ def quantize_dynamic(
     products = [s.node for places in rest.chosen.values() if (s := product_of(places))]
     if not products:
         raise UsageError("no MatMul or Gemm of this model has a constant weight; try int8-weight")
-    watch = Watch(products if config.smooth else (), products=False)
-    if config.smooth:
+    strength = smoothing(config)
+    watch = Watch(products if strength else (), products=False)
+    if strength:
         observe_values(copy, feeds, watch)
     weights = {n.inputs[1].name or "" for n in products if n.inputs[1] is not None}
     for name in weights:
         del rest.chosen[name]
     covered = {n.name or "" for n in products}
-    emit_dynamic(copy.graph, products, watch.moments, config.smooth)
+    emit_dynamic(copy.graph, products, watch.moments, strength)
     covered |= rest.store()
     RemoveUnused().apply(copy)
     refusals = tuple(rest.refusals)
     coverage = measure_coverage(model, covered, weights | rest.weights, refusals)
     return Quantized(copy, coverage, refusals)
+
+
+def smoothing(config: QuantizeConfig) -> float:
+    """How far outliers of activations move into the weights of dynamic products."""
+    return SMOOTH if config.smooth is None else config.smooth
 
 
 def emit_dynamic(

@@ -81,6 +81,12 @@ def quantize_linear(
     return Linear(form, levels, scale, granularity, bias)
 
 
+def real_weight(linear: Linear) -> Array:
+    """The numbers that the levels stand for, float32."""
+    scale = linear.granularity.spread(linear.scale, linear.levels)
+    return np.asarray(linear.levels * scale, np.float32)
+
+
 def weight_format(config: QuantizeConfig) -> IntegerFormat:
     """What a static scheme stores weights in: int8, and N bits for wNa8."""
     return _SHORT.get(config.scheme, INT8)

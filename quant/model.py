@@ -54,6 +54,9 @@ def quantize_model(
 
     if config.scheme == "auto":
         raise UsageError("auto is a search, which needs an engine: call infer_tool.quantize")
+    static = "-" not in config.scheme and config.scheme != "fp16"
+    if not static and (given := _static_only(config)):
+        raise UsageError(f"{given} is for static schemes, not for {config.scheme}")
     if config.scheme == "fp16":
         result = quantize_half(model, config)
     elif config.scheme == "int8-dynamic":
@@ -66,3 +69,15 @@ def quantize_model(
         inline_functions(result.model)
     verify(result.model)
     return result
+
+
+def _static_only(config: QuantizeConfig) -> str | None:
+    """An option in effect that only static schemes know."""
+    given = {
+        "--equalize": config.equalize,
+        "--empirical-bias": config.empirical_bias,
+        "--reconstruct": config.reconstruct != "none",
+        "--learn-ranges": config.learn_ranges,
+        "--smooth": bool(config.smooth) and config.scheme != "int8-dynamic",
+    }
+    return next((flag for flag, on in given.items() if on), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
@@ -142,11 +143,24 @@ def _float_reason(node: ir.Node) -> str | None:
     return None
 
 
+def is_layer(node: ir.Node) -> bool:
+    """Is it a Conv, Gemm or MatMul with a constant weight?"""
+    return is_op(node, *LINEAR) and constant(node.inputs[1]) is not None
+
+
+def weight_reason(node: ir.Node) -> str | None:
+    """Why the weight of a Conv, Gemm or MatMul cannot be changed; None when it can."""
+    return _weight_reason(node) or _CHECKS[node.op_type](node)
+
+
 def _weight_reason(node: ir.Node) -> str | None:
     weight = node.inputs[1]
     if weight is None or constant(weight) is None:
         kind = "a graph input" if weight is not None and weight.is_graph_input() else "computed"
         return f"its weight {weight.name if weight else '?'} is {kind}"
+    array = constant(weight)
+    if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+        return f"its weight {weight.name} holds NaN or infinity"
     if weight.is_graph_output():
         return f"its weight {weight.name} is a graph output"
     bias = node.inputs[2] if len(node.inputs) > 2 else None

@@ -15,20 +15,23 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from passes.base import all_nodes, is_op
+from passes.base import Refusal, all_nodes, is_op
 from passes.graph import add_initializer, constant, fresh_name, take_description
 from passes.mean_to_pool import MeanToPool
 from passes.remove_unused import RemoveUnused
 from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
-from quant.formats import INT8, INT32, UINT8
+from quant.equalize import equalize, smooth_static
+from quant.formats import INT8, INT16, INT32, UINT8, UINT16, IntegerFormat
 from quant.granularity import Granularity, PerAxis
 from quant.linear import Linear, quantize_linear, weight_format
+from quant.mean_error import correct_biases
 from quant.model import Quantized
 from quant.moments import Watch
 from quant.parameters import Parameters, Range, activation_parameters
-from quant.selection import LINEAR, MOVERS, Selection, select
-from quant.store import Store
+from quant.reconstruct import learns, reconstruct
+from quant.selection import LINEAR, MOVERS, Selection, is_layer, select
+from quant.store import Store, raise_opset
 from quant.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
@@ -39,9 +42,14 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
     Quantizer = Callable[[ir.Node, np.float32], Linear]
+    Grids = dict[str, Parameters]  # of values
+    Linears = dict[str, Linear]  # of nodes
+    Refine = Callable[[ir.Model, Selection, Grids, Linears], tuple[Linears, Grids]]
 
 FORMATS = {"uint8": UINT8, "int8": INT8}
 WORTH_A_NODE = 64  # numbers of 2 or 4 bytes that take more room than a node that computes them
+WIDE = {"uint8": UINT16, "int8": INT16}
+WIDE_SINCE = 21  # the opset from which on QuantizeLinear writes 16 bits
 
 
 def quantize_static(
@@ -61,7 +69,16 @@ def quantize_static(
     def linear(node: ir.Node, input_scale: np.float32) -> Linear:
         return quantize_linear(node, input_scale, config, moments, form)
 
-    done = emit(prepared, config.exclude, linear)
+    def refine(
+        copy: ir.Model, chosen: Selection, parameters: Grids, linears: Linears
+    ) -> tuple[Linears, Grids]:
+        if learns(config):
+            linears, parameters = reconstruct(copy, chosen, parameters, linears, feeds, config)
+        if config.empirical_bias:
+            correct_biases(copy, chosen, parameters, linears, feeds)
+        return linears, parameters
+
+    done = emit(prepared, config.exclude, linear, refine=refine)
     coverage = measure_coverage(
         prepared.source, done.covered, done.weights, done.refusals, prepared.sizes
     )
@@ -82,6 +99,7 @@ class Prepared:
     ranges: Mapping[str, Range]
     watch: Watch
     sizes: Mapping[str, tuple[int, ...]]
+    unequal: tuple[Refusal, ...] = ()  # what could not be evened out
 
 
 @dataclass(frozen=True)
@@ -109,8 +127,10 @@ def prepare(
     """
     if any(is_op(n, "QuantizeLinear", "DequantizeLinear") for n in all_nodes(model)):
         raise UsageError("the model is quantised already; start from its float source")
+    feeds = _repeatable(feeds, config)
     source = model.clone()
     MeanToPool().apply(source)
+    source, unequal = _evened_out(source, feeds, config)
     copy = source.clone()
     chosen = select(copy, config.exclude)
     if needed and not any(n.op_type in LINEAR for n in chosen.nodes.values()):
@@ -120,24 +140,60 @@ def prepare(
     sizes, feeds = _sizes(feeds)
     watch = _watch(chosen, config)
     ranges = calibrate(copy, feeds, varying, config, watch)
-    return Prepared(source, chosen, config, ranges, watch, sizes)
+    return Prepared(source, chosen, config, ranges, watch, sizes, tuple(unequal))
 
 
 def emit(
-    prepared: Prepared, exclude: Collection[str], linear: Quantizer, *, compact: bool = False
+    prepared: Prepared,
+    exclude: Collection[str],
+    linear: Quantizer,
+    *,
+    compact: bool = False,
+    refine: Refine | None = None,
 ) -> Emitted:
     """Quantise a copy, but for the nodes in `exclude`; `linear` makes the numbers of weights.
 
-    With `compact` what engines can compute when they load the file is not stored in it.
+    With `compact` what engines can compute when they load the file is not stored in it. `refine`
+    betters all numbers before they are written.
     """
-    copy = prepared.source.clone()
+    copy, config = prepared.source.clone(), prepared.config
     chosen = select(copy, exclude)
-    parameters = choose_parameters(chosen, prepared.ranges, prepared.config)
-    emitter = _Emitter(copy, chosen, parameters, linear, compact)
+    parameters = choose_parameters(chosen, prepared.ranges, config)
+    linears = _linears(chosen, parameters, linear)
+    if refine is not None:
+        linears, parameters = refine(copy, chosen, parameters, linears)
+    emitter = _Emitter(copy, chosen, parameters, linears, compact)
     emitter.emit()
+    if activation_format(config).bits > INT8.bits:
+        raise_opset(copy, WIDE_SINCE)
     RemoveUnused().apply(copy)
     covered = {*chosen.nodes, *(c.name or "" for c in chosen.clamps.values())}
-    return Emitted(copy, covered, emitter.weights, tuple(chosen.refusals))
+    refusals = (*chosen.refusals, *prepared.unequal)
+    return Emitted(copy, covered, emitter.weights, refusals)
+
+
+def _repeatable(
+    feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
+) -> Iterable[Mapping[str, Array]]:
+    """Samples that are read again by some options must not be a stream that ends."""
+    again = config.equalize or config.smooth or config.empirical_bias or learns(config)
+    if again and iter(feeds) is feeds:
+        raise UsageError("these options read the samples more than once; give a list of feeds")
+    return feeds
+
+
+def _evened_out(
+    source: ir.Model, feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
+) -> tuple[ir.Model, list[Refusal]]:
+    """What `equalize` and `smooth` ask for; exact in float."""
+    refusals: list[Refusal] = []
+    if config.equalize:
+        done = equalize(source, feeds, config.exclude)
+        source, refusals = done.model, done.refusals
+    if config.smooth:
+        done = smooth_static(source, feeds, config.smooth, config.exclude)
+        source, refusals = done.model, refusals or done.refusals
+    return source, refusals
 
 
 def _watch(chosen: Selection, config: QuantizeConfig) -> Watch:
@@ -156,19 +212,25 @@ def _notes(watch: Watch) -> tuple[str, ...]:
 def _sizes(
     feeds: Iterable[Mapping[str, Array]],
 ) -> tuple[dict[str, tuple[int, ...]], Iterable[Mapping[str, Array]]]:
-    """Shapes of one sample as the data has them, and the feeds with the first one put back."""
+    """Shapes of one sample as the data has them, and the feeds; a stream gets its first back."""
     rest = iter(feeds)
     first = next(rest, None)
     if first is None:
         return {}, ()
-    return {n: (1, *x.shape[1:]) for n, x in first.items() if x.ndim}, chain([first], rest)
+    sizes = {n: (1, *x.shape[1:]) for n, x in first.items() if x.ndim}
+    return sizes, chain([first], rest) if rest is feeds else feeds
+
+
+def activation_format(config: QuantizeConfig) -> IntegerFormat:
+    """What a static scheme stores activations in."""
+    return (WIDE if config.scheme == "w8a16" else FORMATS)[config.activations]
 
 
 def choose_parameters(
     chosen: Selection, ranges: Mapping[str, Range], config: QuantizeConfig
 ) -> dict[str, Parameters]:
     """Scale and zero point of every quantised value; movers pass theirs on."""
-    form = FORMATS[config.activations]
+    form = activation_format(config)
     result: dict[str, Parameters] = {}
     for name, value in chosen.values.items():
         array = constant(value)
@@ -183,6 +245,15 @@ def choose_parameters(
     return result
 
 
+def _linears(chosen: Selection, parameters: Grids, linear: Quantizer) -> Linears:
+    """Levels, scales and biases of every layer, by the name of its node."""
+    return {
+        name: linear(node, parameters[node.inputs[0].name or ""].scale)
+        for name, node in chosen.nodes.items()
+        if is_layer(node) and node.inputs[0] is not None
+    }
+
+
 @dataclass
 class _Emitter:
     """Writes the Q and DQ nodes of one model."""
@@ -190,7 +261,7 @@ class _Emitter:
     model: ir.Model
     chosen: Selection
     parameters: dict[str, Parameters]
-    linear: Quantizer
+    linears: Mapping[str, Linear]
     compact: bool = False
     weights: set[str] = field(default_factory=set)
     _scalars: dict[tuple[str, bytes], ir.Value] = field(default_factory=dict)
@@ -202,7 +273,7 @@ class _Emitter:
         """Drop clamps, then weights, then activations."""
         self._drop_clamps()
         for node in self.chosen.nodes.values():
-            if node.op_type in LINEAR and constant(node.inputs[1]) is not None:
+            if node.name in self.linears:
                 self._emit_weights(node)
         for name, value in self.chosen.values.items():
             self._emit_activation(name, value)
@@ -226,7 +297,7 @@ class _Emitter:
         assert weight is not None
         assert source is not None
         input_scale = self.parameters[source.name or ""].scale
-        linear = self.linear(node, input_scale)
+        linear = self.linears[node.name or ""]
         number, scale = self._weight(node, weight, linear)
         node.replace_input_with(1, number)
         self.weights.add(weight.name or "")

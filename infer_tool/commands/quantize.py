@@ -40,7 +40,7 @@ from quant import quantize_model
 from quant.config import QuantizeConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import onnx_ir as ir
@@ -144,7 +144,7 @@ def _quantise(
         ui.step(f"calibrate and quantise to {config.scheme}", len(calibration)) as advance,
         stage(report, "quantize") as line,
     ):
-        result = quantize_model(source, _feeds(source, calibration, advance), config)
+        result = quantize_model(source, _Feeds(source, calibration, advance), config)
         set_facts(line, facts(source), facts(result.model))
         line.options = {f.name: getattr(config, f.name) for f in fields(QuantizeConfig)}
         line.refusals = list(result.refusals)
@@ -157,7 +157,7 @@ def _quantise(
 def _search(
     report: Report, ui: Terminal, config: Quantize, source: ir.Model, parts: tuple[Dataset, Dataset]
 ) -> ir.Model:
-    feeds = _feeds(source, parts[0], lambda _: None)
+    feeds = _Feeds(source, parts[0], lambda _: None)
     result = search(report, ui, config, source, feeds, parts, partial(_stamp, config))
     report.coverage = result.coverage
     return result.model
@@ -189,13 +189,19 @@ def _options(config: Quantize) -> str:
     return shlex.join(words)
 
 
-def _feeds(source: ir.Model, dataset: Dataset, advance: Any) -> Iterator[dict[str, Any]]:
-    inputs = Session(source).inputs
-    size = feed_batch(inputs, CALIBRATION_BATCH)
-    fixed = any(i.shape and isinstance(i.shape[0], int) for i in inputs)
-    for feeds, _ in full_batches(dataset, size, fixed):
-        yield feeds
-        advance(len(next(iter(feeds.values()))))
+class _Feeds:
+    """Calibration batches, read from the data anew as often as an algorithm asks for them."""
+
+    def __init__(self, source: ir.Model, dataset: Dataset, advance: Callable[[int], None]) -> None:
+        inputs = Session(source).inputs
+        self._size = feed_batch(inputs, CALIBRATION_BATCH)
+        self._fixed = any(i.shape and isinstance(i.shape[0], int) for i in inputs)
+        self._dataset, self._advance = dataset, advance
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for feeds, _ in full_batches(self._dataset, self._size, self._fixed):
+            yield feeds
+            self._advance(len(next(iter(feeds.values()))))
 
 
 def _measure(

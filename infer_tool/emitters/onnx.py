@@ -47,6 +47,7 @@ def save_onnx(
     _check_not_own(model, path)
     copy = model.clone()
     copy.producer_name = PRODUCER
+    _forget_described(copy)
     if _weight_bytes(model) <= inline_limit:
         with atomic_path(path, force=force) as temporary:
             with written(path):
@@ -121,6 +122,14 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         prefix=temporary_prefix(path), suffix=".tmp", dir=path.parent
     ) as folder:
         yield Path(folder)
+
+
+def _forget_described(model: ir.Model) -> None:
+    """A constant says its type and shape itself: saying it again made files 0.3 % larger."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if not value.is_graph_input() and not value.is_graph_output():
+                value.type = value.shape = None
 
 
 def _weight_bytes(model: ir.Model) -> int:

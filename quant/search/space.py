@@ -14,7 +14,7 @@ from passes.remove_unused import RemoveUnused
 from passes.verify import verify
 from quant.coverage import measure_coverage
 from quant.domain import inline_functions
-from quant.dynamic import emit_dynamic
+from quant.dynamic import emit_dynamic, smoothing
 from quant.formats import INT8, integer_format
 from quant.linear import quantize_linear
 from quant.model import Quantized
@@ -165,7 +165,7 @@ class Space:
 
     def _emit_dynamic(self, model: ir.Model, chosen: Mapping[str, int]) -> _Done:
         nodes = [n for n in model.graph if _weight_name(n) in chosen and _is_product(n)]
-        emit_dynamic(model.graph, nodes, self.prepared.watch.moments, self.config.smooth)
+        emit_dynamic(model.graph, nodes, self.prepared.watch.moments, smoothing(self.config))
         return {n.name or "" for n in nodes}, set(chosen)
 
     def _emit_float(self, model: ir.Model, chosen: Mapping[str, int]) -> _Done:
