@@ -216,7 +216,8 @@ def line(row: Row, kind: str) -> str:
         f"{row.times[n]:>10.1f}" if n in row.times else f"{'-':>10}" for n in _columns(kind)
     )
     return (
-        f"{row.name:26}{times}{row.ratio:>8.2f}{row.quiet:>7.2f}{row.error:>9.1e}{row.text / 1000:>9.0f}"
+        f"{row.name:26}{times}{row.ratio:>8.2f}{row.quiet:>7.2f}{row.error:>9.1e}"
+        f"{row.text / 1000:>9.0f}"
         f"{row.arena:>7.2f}{row.compile:>6.1f}{row.emission:>8.2f}  {', '.join(row.missed)}"
     )
 
