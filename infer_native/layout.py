@@ -17,6 +17,8 @@ from infer_native.program import Layer, Tensor, constant_tensor
 from infer_native.select import (
     fast_conv,
     fast_integer,
+    fast_pad,
+    fast_pool,
     fast_product,
     fast_recurrent,
     fast_transposed,
@@ -64,6 +66,7 @@ class _Assignment:
             or self._transposed(layer)
             or self._map(layer)
             or self._global_pool(layer)
+            or self._around(layer)
         ):
             return
         for tensor in layer.inputs:
@@ -185,6 +188,19 @@ class _Assignment:
         attrs = {"axes": [2, 3], "keepdims": 1}
         op = "ReduceMean" if mean else "ReduceMax"
         self._layers.append(Layer(op, layer.name, [self._as_blocked(x)], [self._new(y)], attrs))
+        return True
+
+    def _around(self, layer: Layer) -> bool:
+        """Pooling and borders of images that lie in blocks."""
+        if not layer.inputs or layer.input(0) not in self._twins:
+            return False
+        chosen = fast_pool(layer) or fast_pad(layer)
+        if chosen is None:
+            return False
+        inputs: list[Tensor | None] = [self._as_blocked(layer.input(0))]
+        attrs = {**layer.attrs, "code": chosen}
+        made: list[Tensor | None] = [self._new(layer.output())]
+        self._layers.append(Layer(layer.op, layer.name, inputs, made, attrs))
         return True
 
     def _new(self, tensor: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ import numpy as np
 
 from infer_native.kernels import vnni
 from infer_native.kernels.blocked_conv import conv
+from infer_native.kernels.blocked_pool import pad, pool
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
 from infer_native.kernels.depthwise import depthwise, fits
 from infer_native.kernels.fast_recurrent import recurrent
 from infer_native.kernels.gemm import Epilogue
 from infer_native.kernels.geometry import window_of
+from infer_native.kernels.movement import pad_begins
 from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
 from infer_native.kernels.recurrent import GATES
 from infer_native.kernels.transposed_conv import apart, shared, shares, wide
@@ -145,6 +147,37 @@ def fast_transposed(layer: Layer, isa: Isa) -> tuple[Chosen, bool] | None:
     if shares(layer, isa):
         return lambda fast: shared(fast, isa, filters, start), True
     return lambda fast: wide(fast, isa, filters, start), False
+
+
+def fast_pool(layer: Layer) -> Chosen | None:
+    """For MaxPool and AveragePool of float32 images, without positions."""
+    if layer.op not in ("MaxPool", "AveragePool") or not _is_float_image(layer):
+        return None
+    if layer.has_output(1):
+        return None
+    where = window_of(layer, layer.input(0).shape[2:], layer.attrs["kernel_shape"])
+    return lambda fast: pool(fast, where)
+
+
+def fast_pad(layer: Layer) -> Chosen | None:
+    """For a constant Pad of float32 images that only adds, and no channels in front."""
+    if layer.op != "Pad" or not _is_float_image(layer):
+        return None
+    x, y = layer.input(0).shape, layer.output().shape
+    begins = pad_begins(layer)
+    ends = [m - n - b for n, m, b in zip(x, y, begins, strict=True)]
+    if layer.attrs.get("mode", "constant") != "constant" or min(*begins, *ends) < 0:
+        return None
+    if begins[0] or ends[0] or begins[1]:
+        return None
+    value = layer.constant(2)
+    number = 0.0 if value is None else float(value.reshape(()))
+    return lambda fast: pad(fast, begins[2:], number, x[1])
+
+
+def _is_float_image(layer: Layer) -> bool:
+    x = layer.input(0)
+    return x.ctype == "float" and len(x.shape) == 4 and x.size > 0 and layer.output().size > 0
 
 
 def narrow(layer: Layer, isa: Isa) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SKIPPED = ("silero vad", "silero vad_op18_ifless", "MiniLM-L6")  # two with If; 128 tokens below
 TORCH_MODELS = Path(__file__).parents[1] / "importers" / "torch_models.py"
+SAMPLES = 8  # that integer models are made with
 MTCNN = {"pnet": (1, 3, 120, 160), "rnet": (1, 3, 24, 24), "onet": (1, 3, 48, 48)}
 FACES = ("face_landmark", "face_detection_short_range")
 
@@ -71,15 +72,19 @@ def quantised(work: Path, case: Case) -> Path | None:
     if not made.exists():
         rng = np.random.default_rng(0)
         data = work / "calibration.npz"
+        if any(v.ndim == 0 or v.shape[0] != 1 for v in case.feeds.values()):
+            return None  # states and settings: no axis of samples
+        whole = {n: v.dtype == np.float32 for n, v in case.feeds.items()}
         varied = {
-            n: np.concatenate([v * rng.uniform(0.5, 1.2) for _ in range(8)]).astype(v.dtype)
-            if v.dtype == np.float32 and v.ndim and v.shape[0] == 1
-            else np.concatenate([v] * 8)
+            n: np.concatenate(
+                [v * rng.uniform(0.5, 1.2) if whole[n] else v for _ in range(SAMPLES)]
+            )
             for n, v in case.feeds.items()
         }
-        np.savez(data, **varied)
+        np.savez(data, **{n: v.astype(case.feeds[n].dtype) for n, v in varied.items()})
         command = [sys.executable, "-m", "infer_tool", "quantize", str(case.path), "-o", str(made)]
         command += ["--data", str(data), "--runs", "0", "--rounding", "nearest"]
+        command += ["--calib-samples", str(SAMPLES // 2)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"  {case.name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
