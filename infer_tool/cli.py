@@ -17,6 +17,7 @@ import typer
 
 from infer_runtime.errors import InferError, LimitError
 from infer_tool.config import COMMANDS
+from infer_tool.guard import STOPS, crash, fork, interrupt_once
 from infer_tool.options import command_function
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ def _completing() -> bool:
     return "_INFERTOOL_COMPLETE" in os.environ
 
 
-def _invoke(arguments: Sequence[str] | None) -> int:
-    if not (sys.argv[1:] if arguments is None else arguments) and not _completing():
+def _invoke(arguments: Sequence[str]) -> int:
+    if not arguments and not _completing():
         typer.echo(_start_screen())
         return 0
     result = _app()(args=arguments, standalone_mode=False, prog_name="infertool")
@@ -126,21 +127,34 @@ def _invoke(arguments: Sequence[str] | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return (and exit with) the documented status."""
+    if arguments is None:
+        sys.exit(_guarded(sys.argv[1:]))
     # A stop request must run the clean-up, as Ctrl-C does.
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for stop in STOPS:
+            signal.signal(stop, interrupt_once)
     # Without a handler Python prints what libraries log about broken models, with tracebacks.
     logging.getLogger().addHandler(_NO_LOG)
     try:
-        status = _invoke(arguments)
+        return _invoke(arguments)
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("INFERTOOL_DEBUG") and not isinstance(error, KeyboardInterrupt):
             raise
-        status, message = _status_of(error)
-        _answer_in_json(sys.argv[1:] if arguments is None else arguments, error, message, status)
-        _fail(message)
-    if arguments is None:
-        sys.exit(status)
+        return _failed(arguments, error)
+
+
+def _guarded(arguments: Sequence[str]) -> int:
+    """The status of a child that runs the command, also when a library ends it."""
+    ended = None if _completing() else fork()
+    if ended is None:
+        return main(arguments)
+    return ended if ended >= 0 else _failed(arguments, crash(arguments, -ended))
+
+
+def _failed(arguments: Sequence[str], error: BaseException) -> int:
+    status, message = _status_of(error)
+    _answer_in_json(arguments, error, message, status)
+    _fail(message)
     return status
 
 

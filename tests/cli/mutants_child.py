@@ -1,12 +1,12 @@
-"""Commands on broken models, one process for all of them: `mutants_child.py FOLDER NUMBER...`.
+"""Commands on broken models, without starting Python for each: `mutants_child.py FOLDER NUMBER...`.
 
-Prints a JSON line for each command before it starts and when it is over, so that a crash has a name.
+Prints a JSON line for each. Every command runs in a process of its own, as the real one does.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
+import importlib
 import json
 import os
 import random
@@ -19,42 +19,43 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 
 from mutations import models, mutant
 
-from infer_tool.cli import main
+from infer_tool.cli import _guarded
+
+# Once, before the forks.
+IMPORTED = (
+    "onnxruntime", "onnx.reference", "onnxscript.version_converter", "onnx_ir.passes.common",
+    "infer_tool.api", "infer_tool.commands.inspect", "infer_tool.commands.optimize",
+    "infer_tool.commands.verify", "infer_tool.importers.onnx", "infer_tool.report.terminal",
+    "infer_runtime.ops.onnx_fallback", "passes.default", "jinja2",
+)  # fmt: skip
 
 SECONDS = 10
 
 
-def too_long(signum: int, frame: object) -> None:
-    """Whatever runs has had its time."""
-    raise TimeoutError
-
-
-def peak_bytes() -> int:
-    """Most memory since the last call."""
-    status = Path("/proc/self/status").read_text()
-    peak = next(int(x.split()[1]) << 10 for x in status.splitlines() if x.startswith("VmHWM"))
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak
-
-
-def attempt(words: list[str]) -> dict[str, object]:
+def attempt(words: list[str], folder: Path) -> dict[str, object]:
     """Run a command line; what it answered and took."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = folder / "out.txt", folder / "err.txt"
     start = time.monotonic()
-    signal.alarm(SECONDS)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status: object = main([*words, "--json"])
-    except BaseException as error:  # noqa: BLE001 - anything at all is a finding
-        status = repr(error)
-    finally:
-        signal.alarm(0)
-    lines = [line for line in err.getvalue().splitlines() if line.startswith("error: ")]
-    return {
-        "status": status, "seconds": time.monotonic() - start, "peak": peak_bytes(),
-        "errors": lines, "traceback": "Traceback" in err.getvalue(),
-        "json": _is_json(out.getvalue()),
+    child = os.fork()
+    if child == 0:
+        for number, path in ((1, out), (2, err)):
+            os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+        signal.alarm(SECONDS)  # nobody catches it
+        status = _guarded([*words, "--json"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    _, ended, usage = os.wait4(child, 0)
+    said = err.read_text(errors="replace")
+    row = {
+        "status": os.waitstatus_to_exitcode(ended), "seconds": time.monotonic() - start,
+        "peak": usage.ru_maxrss << 10, "traceback": "Traceback" in said,
+        "errors": [line for line in said.splitlines() if line.startswith("error: ")],
+        "json": _is_json(out.read_text()),
     }  # fmt: skip
+    out.unlink()
+    err.unlink()
+    return row
 
 
 def _is_json(text: str) -> bool:
@@ -66,9 +67,10 @@ def _is_json(text: str) -> bool:
 
 def trial(folder: Path, numbers: list[int]) -> None:
     """Each mutant through three commands."""
-    signal.signal(signal.SIGALRM, too_long)
+    for name in IMPORTED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     sources = models()
-    talk = os.fdopen(os.dup(1), "w")
     path, whole, output = folder / "m.onnx", folder / "whole.onnx", folder / "o.onnx"
     for number in numbers:
         rng = random.Random(number)
@@ -79,12 +81,11 @@ def trial(folder: Path, numbers: list[int]) -> None:
             ["optimize", str(path), "-o", str(output)],
             ["verify", str(whole), str(path)],
         ):
-            row: dict[str, object] = {"number": number, "command": words[0]}
-            print(json.dumps(row), file=talk, flush=True)
-            row |= attempt(words)
+            row = {"number": number, "command": words[0], **attempt(words, folder)}
             row["left"] = sorted({p.name for p in folder.iterdir()} - {path.name, whole.name})
             output.unlink(missing_ok=True)
-            print(json.dumps(row), file=talk, flush=True)
+            sys.stdout.write(json.dumps(row) + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
