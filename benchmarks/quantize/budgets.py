@@ -23,6 +23,7 @@ from real_inputs import Shelf, steps
 from infer_runtime.errors import GateError
 from infer_tool import quantize
 from infer_tool.engines import open_engine
+from infer_tool.report.write import write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import zoo
@@ -35,6 +36,7 @@ CALIBRATION, EVALUATION = 16, 24
 SIDE, LINE = 320, (48, 320)
 FACE_SIDE = 192
 DECIBELS = 25.0
+SHAPES = {"PP-OCRv4 det": ("x:1x3x320x320",), "PP-OCRv4 rec": ("x:1x3x48x320",)}
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def run(case: Case, work: Path) -> bool:
     except GateError as missed:
         error, report = str(missed), missed.evidence
         found = max(report.candidates, key=lambda c: c.sqnr_db)
+    write_report(report, work / name)
     asked = ", ".join(f"{k.replace('_', '-')} {v}" for k, v in case.budget.items())
     drop = "-" if found.drop is None else f"{100 * found.drop:.2f}"
     seconds = time.perf_counter() - start
@@ -107,9 +110,9 @@ def cases(data: list[Path], cache: Path, work: Path, only: str) -> Iterator[Case
     for name, make in makers.items():
         if only in name:
             model, name_of_input, parts = make(Shelf(cache), cache)
-            yield Case(
-                name, model, _saved(work, name, name_of_input, parts), {"min_sqnr": DECIBELS}
-            )
+            data = _saved(work, name, name_of_input, parts)
+            shape = {"shape": SHAPES[name]} if name in SHAPES else {}
+            yield Case(name, model, data, {"min_sqnr": DECIBELS}, shape)
 
 
 def _saved(work: Path, name: str, inputs: str, parts: tuple[Any, Any]) -> dict[str, Any]:
