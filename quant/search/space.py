@@ -16,7 +16,7 @@ from quant.coverage import measure_coverage
 from quant.domain import inline_functions
 from quant.dynamic import emit_dynamic
 from quant.formats import INT8, integer_format
-from quant.linear import quantize_linear
+from quant.linear import corrects_bias, quantize_linear
 from quant.model import Quantized
 from quant.moments import rows_of
 from quant.search.choice import FLOAT_BITS, Choice, Layer
@@ -132,7 +132,7 @@ class Space:
         error = got.astype(np.float64) - array
         if met is None or not met.rows or site.node.op_type not in LINEAR:
             return _ratio(float((error**2).sum()), float((array.astype(np.float64) ** 2).sum()))
-        second = met.second
+        second = met.centred if corrects_bias(site.node, self.config) else met.second
         power = [_power(rows_of(site.node, w), second) for w in (error, array)]
         return _ratio(*power)
 
