@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from quant.search.choice import Choice
+from quant.search.choice import HALF_BITS, Choice
 from quant.search.ladder import Ladder, fill, ladder
 from quant.search.noise import Noise, measure_noise
 from quant.search.space import uniform
@@ -154,6 +154,7 @@ class Plan:
         if "dynamic" in computes:
             yield uniform(self.space, "dynamic", 8)
         yield uniform(self.space, "float", 8)
+        yield uniform(self.space, "float", HALF_BITS)
 
     def _mixed(self, whole: dict[str, Choice]) -> Iterator[dict[str, Choice]]:
         """Without the layers whose activations cost most, 1, 2, 4, ..., and their neighbours.
