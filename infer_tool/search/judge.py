@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from infer_runtime.errors import ModelError
 from infer_tool.emitters.onnx import file_bytes, save_onnx
 from infer_tool.engines import open_engine
 from infer_tool.evaluate import evaluate, feed_batch, full_batches
@@ -82,6 +83,7 @@ class EngineJudge:
     timed: bool
     engine: str = field(init=False)
     reference: Remembered = field(init=False)
+    refused: list[str] = field(default_factory=list)
     _probes: list[dict[str, Array]] = field(init=False)
     _wanted: list[dict[str, Array]] = field(init=False)
 
@@ -118,7 +120,7 @@ class EngineJudge:
         if known is not None and not self.timed:
             return Point(assignment, **known)
         with self.ui.step(f"measure {describe(assignment)}"), self._file(assignment) as path:
-            point = self._run(assignment, path)
+            point = self._tried(assignment, path)
         figures = {"bytes": point.bytes, "drop": point.drop, "sqnr_db": point.sqnr_db}
         self.state.points[name] = figures
         self.state.save()
@@ -133,6 +135,14 @@ class EngineJudge:
         result = self.space.emit(assignment)
         self.stamp(result.model)
         return result
+
+    def _tried(self, assignment: Assignment, path: Path) -> Point:
+        """A model that the engine refuses keeps no limit."""
+        try:
+            return self._run(assignment, path)
+        except ModelError as error:
+            self.refused.append(f"{describe(assignment)}: {error}")
+            return Point(assignment, file_bytes(path), math.inf, -math.inf)
 
     def _run(self, assignment: Assignment, path: Path) -> Point:
         self.reference.again()

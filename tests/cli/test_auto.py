@@ -234,3 +234,25 @@ def test_max_latency_is_a_gate_of_every_scheme(cli, samples, tmp_path) -> None:
     assert outcome.status == 1
     assert "max-latency is" in outcome.err
     assert not (tmp_path / "q.onnx").exists()
+
+
+def test_a_model_that_the_engine_refuses(monkeypatch, auto) -> None:
+    """It is no result, and it is no end of the search."""
+    from infer_runtime.errors import ModelError
+    from infer_tool.search import judge
+
+    opened, count = judge.evaluate, 0
+
+    def refuse_first(*arguments):
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise ModelError("ONNX Runtime refuses it")
+        return opened(*arguments)
+
+    monkeypatch.setattr(judge, "evaluate", refuse_first)
+    outcome, document, _ = auto("--max-drop", "1%", model="digits_mlp")
+    assert outcome.status == 0, outcome.err
+    assert document["candidates"][0]["drop"] is None
+    assert not document["candidates"][0]["chosen"]
+    assert any("refuses" in w for w in document["warnings"])
