@@ -15,6 +15,7 @@ from infer_runtime.errors import ModelError
 from infer_tool.emitters.onnx import file_bytes, save_onnx
 from infer_tool.engines import open_engine
 from infer_tool.evaluate import evaluate, feed_batch, full_batches
+from infer_tool.gates import drop_of
 from infer_tool.steps import pick_engine
 from infer_tool.timing import take_turns
 from quant.search.choice import describe, digest
@@ -148,6 +149,8 @@ class EngineJudge:
         self.reference.again()
         engine = open_engine(self.engine, path)
         found = evaluate(self.ui, self.reference, engine, self.evaluation, self.config.metric)
+        if self.config.max_drop is not None:
+            drop_of(found)
         finite = found.max_abs_error < math.inf
         drop = found.drop if finite or found.drop is None else math.inf
         sqnr = found.sqnr_db if finite else -math.inf

@@ -219,6 +219,7 @@ def test_other_kinds_of_models(auto, model, data) -> None:
         ((), "--scheme auto needs a budget"),
         (("--max-latency", "5ms"), "--max-latency needs timed runs"),
         (("--max-size", "5 apples"), "--max-size '5 apples'"),
+        (("--max-drop", "1%", "--metric", "sqnr"), "the metric sqnr has no drop"),
     ],
 )
 def test_wrong_budgets(auto, tmp_path, options, text) -> None:
