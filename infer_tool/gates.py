@@ -13,7 +13,7 @@ from infer_tool.units import parse_bytes, parse_milliseconds, parse_share
 
 if TYPE_CHECKING:
     from infer_tool.config import SizeGate
-    from infer_tool.report.model import Report
+    from infer_tool.report.model import Accuracy, Report
 
 ROUNDING = 1e-9  # a drop of 2 of 400 samples against --max-drop 0.5% is equal, not larger
 
@@ -49,7 +49,7 @@ def parse_limits(config: SizeGate) -> Limits:
 def apply_gates(report: Report, limits: Limits) -> None:
     """Judge the report; GateError naming every missed limit, with the report as evidence."""
     if limits.max_drop is not None:
-        _judge(report, "max-drop", limits.max_drop, _drop(report), most=True)
+        _judge(report, "max-drop", limits.max_drop, drop_of(report.accuracy), most=True)
     if limits.min_sqnr is not None:
         found = report.accuracy.sqnr_db if report.accuracy else math.nan
         _judge(report, "min-sqnr", limits.min_sqnr, found, most=False)
@@ -76,15 +76,21 @@ def raise_missed(report: Report) -> None:
         raise error
 
 
-def _drop(report: Report) -> float:
-    if report.accuracy is None:
+def drop_of(accuracy: Accuracy | None) -> float:
+    """The loss of the metric.
+
+    Raises:
+        UsageError: it was not measured, or the metric has none.
+
+    """
+    if accuracy is None:
         raise UsageError("--max-drop needs accuracy; this command measured none")
-    if report.accuracy.drop is None:
+    if accuracy.drop is None:
         raise UsageError(
-            f"--max-drop: the metric {report.accuracy.metric} has no drop; "
+            f"--max-drop: the metric {accuracy.metric} has no drop; "
             "use --metric cosine, agreement or top1"
         )
-    return report.accuracy.drop
+    return accuracy.drop
 
 
 def _judge(report: Report, name: str, limit: float, value: float, *, most: bool) -> None:

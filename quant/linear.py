@@ -71,10 +71,11 @@ def quantize_linear(
         scale = scale.astype(np.float16).astype(np.float32)
     met = moments.get(value.name or "")
     if met is not None and met.rows and config.rounding == "gptq":
-        levels = _compensated(node, weight, granularity.spread(scale, weight), met, form)
+        second = met.centred if corrects_bias(node, config) else met.second
+        levels = _compensated(node, weight, granularity.spread(scale, weight), second, form)
     else:
         levels = quantize_weight(weight, scale, granularity, form)
-    if met is not None and met.rows and config.bias_correction and node.op_type != "MatMul":
+    if met is not None and met.rows and corrects_bias(node, config):
         missed = weight - levels * granularity.spread(scale, weight)
         shift = np.einsum("gok,gk->go", rows_of(node, missed), met.mean).reshape(-1)
         bias = shift if bias is None else bias + shift
@@ -87,16 +88,21 @@ def real_weight(linear: Linear) -> Array:
     return np.asarray(linear.levels * scale, np.float32)
 
 
+def corrects_bias(node: ir.Node, config: QuantizeConfig) -> bool:
+    """Is the mean error of its weights taken out of its bias?"""
+    return config.bias_correction and node.op_type != "MatMul"
+
+
 def weight_format(config: QuantizeConfig) -> IntegerFormat:
     """What a static scheme stores weights in: int8, and N bits for wNa8."""
     return _SHORT.get(config.scheme, INT8)
 
 
 def _compensated(
-    node: ir.Node, weight: Array, steps: Array, met: Moments, form: IntegerFormat
+    node: ir.Node, weight: Array, steps: Array, second: Array, form: IntegerFormat
 ) -> Array:
     spread = rows_of(node, np.broadcast_to(steps, weight.shape))
-    levels = round_rows(rows_of(node, weight), met.second, spread, *weight_limits(form))
+    levels = round_rows(rows_of(node, weight), second, spread, *weight_limits(form))
     return weight_of(node, levels, weight.shape).astype(np.int8)
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from infer_runtime.errors import ModelError
 from infer_tool.emitters.onnx import file_bytes, save_onnx
 from infer_tool.engines import open_engine
 from infer_tool.evaluate import evaluate, feed_batch, full_batches
+from infer_tool.gates import drop_of
 from infer_tool.steps import pick_engine
 from infer_tool.timing import take_turns
 from quant.search.choice import describe, digest
@@ -82,6 +84,7 @@ class EngineJudge:
     timed: bool
     engine: str = field(init=False)
     reference: Remembered = field(init=False)
+    refused: list[str] = field(default_factory=list)
     _probes: list[dict[str, Array]] = field(init=False)
     _wanted: list[dict[str, Array]] = field(init=False)
 
@@ -118,7 +121,7 @@ class EngineJudge:
         if known is not None and not self.timed:
             return Point(assignment, **known)
         with self.ui.step(f"measure {describe(assignment)}"), self._file(assignment) as path:
-            point = self._run(assignment, path)
+            point = self._tried(assignment, path)
         figures = {"bytes": point.bytes, "drop": point.drop, "sqnr_db": point.sqnr_db}
         self.state.points[name] = figures
         self.state.save()
@@ -134,10 +137,20 @@ class EngineJudge:
         self.stamp(result.model)
         return result
 
+    def _tried(self, assignment: Assignment, path: Path) -> Point:
+        """A model that the engine refuses keeps no limit."""
+        try:
+            return self._run(assignment, path)
+        except ModelError as error:
+            self.refused.append(f"{describe(assignment)}: {error}")
+            return Point(assignment, file_bytes(path), math.inf, -math.inf)
+
     def _run(self, assignment: Assignment, path: Path) -> Point:
         self.reference.again()
         engine = open_engine(self.engine, path)
         found = evaluate(self.ui, self.reference, engine, self.evaluation, self.config.metric)
+        if self.config.max_drop is not None:
+            drop_of(found)
         finite = found.max_abs_error < math.inf
         drop = found.drop if finite or found.drop is None else math.inf
         sqnr = found.sqnr_db if finite else -math.inf

@@ -93,6 +93,7 @@ def search(
     lift_time_limit()
     line.options = {"layers": len(space.layers), "measured": len(plan.points)}
     put_candidates(report, plan, best)
+    report.warnings += judge.refused
     state.close(keep=config.report is not None)
     if best is None:
         raise _missed(report, plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from infer_tool.report.charts import front_of
@@ -57,9 +58,8 @@ def _row(noise: Noise, name: str, point: Point, share: float, size: float) -> li
 def _candidate(point: Point, chosen: bool) -> Candidate:
     formats = {n: str(c) for n, c in point.assignment.items()} if chosen else {}
     label = describe(point.assignment)
-    return Candidate(
-        label, point.bytes, point.drop, point.latency_ms, chosen, point.sqnr_db, formats
-    )
+    drop = point.drop if point.drop is not None and math.isfinite(point.drop) else None
+    return Candidate(label, point.bytes, drop, point.latency_ms, chosen, point.sqnr_db, formats)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     Assignment = Mapping[str, "Choice"]
 
 Compute = Literal["int8", "dynamic", "float"]
-FLOAT_BITS = 32
+FLOAT_BITS, HALF_BITS = 32, 16
 
 
 @dataclass(frozen=True, order=True)
 class Choice:
-    """How the product is computed, and the bits of its weights; 32 are float32.
+    """How the product is computed, and the bits of its weights; 32 are float32, 16 float16.
 
     int8: ranges of activations from calibration. dynamic: from the values of each run. float: the
     weights alone are stored short.

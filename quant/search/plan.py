@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from quant.search.choice import Choice
+from quant.search.choice import HALF_BITS, Choice
 from quant.search.ladder import Ladder, fill, ladder
 from quant.search.noise import Noise, measure_noise
 from quant.search.space import uniform
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CLEAR_DB = 20.0  # a hundredth of the signal is noise: more of it asks for another way of computing
 MOST_TRIES = 6  # models made to meet a size; the estimate is corrected by each
+MOST_FLOAT = 0.75  # of the layers; with more of them in float all can be
 EQUAL = 1e-9  # 2 of 400 samples against 0.5 % is equal, not larger
 
 
@@ -153,6 +154,7 @@ class Plan:
         if "dynamic" in computes:
             yield uniform(self.space, "dynamic", 8)
         yield uniform(self.space, "float", 8)
+        yield uniform(self.space, "float", HALF_BITS)
 
     def _mixed(self, whole: dict[str, Choice]) -> Iterator[dict[str, Choice]]:
         """Without the layers whose activations cost most, 1, 2, 4, ..., and their neighbours.
@@ -166,7 +168,7 @@ class Plan:
         while True:
             places = {p + step for p in ranked[:count] for step in (-1, 0, 1)}
             names = [n for place, n in enumerate(inside) if place in places]
-            if len(names) > len(inside) // 2:
+            if len(names) > len(inside) * MOST_FLOAT:
                 return
             yield whole | dict.fromkeys(names, Choice("float", 8))
             count *= 2

@@ -15,11 +15,11 @@ from passes.verify import verify
 from quant.coverage import measure_coverage
 from quant.domain import inline_functions
 from quant.dynamic import emit_dynamic, smoothing
-from quant.formats import INT8, integer_format
-from quant.linear import quantize_linear
+from quant.formats import FP16, INT8, integer_format
+from quant.linear import corrects_bias, quantize_linear
 from quant.model import Quantized
 from quant.moments import rows_of
-from quant.search.choice import FLOAT_BITS, Choice, Layer
+from quant.search.choice import FLOAT_BITS, HALF_BITS, Choice, Layer
 from quant.selection import LINEAR
 from quant.sites import granularity, sites
 from quant.static import Prepared, choose_parameters, emit, prepare
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from quant.config import QuantizeConfig
+    from quant.formats import FloatFormat, IntegerFormat
     from quant.linear import Linear
     from quant.search.choice import Assignment, Compute
     from quant.sites import Site
@@ -115,8 +116,8 @@ class Space:
         array = constant(site.weight)
         assert array is not None
         scale = self.input_scales.get(node.name or "")
-        if scale is None:
-            form = integer_format(bits)
+        if scale is None or bits == HALF_BITS:
+            form = weight_format(bits)
             kind, _ = granularity(site, form, 0)
             return quantize_tensor(array, form, kind, search=True).real(), None
         found = self.linear(node, scale, bits)
@@ -132,7 +133,7 @@ class Space:
         error = got.astype(np.float64) - array
         if met is None or not met.rows or site.node.op_type not in LINEAR:
             return _ratio(float((error**2).sum()), float((array.astype(np.float64) ** 2).sum()))
-        second = met.second
+        second = met.centred if corrects_bias(site.node, self.config) else met.second
         power = [_power(rows_of(site.node, w), second) for w in (error, array)]
         return _ratio(*power)
 
@@ -171,7 +172,7 @@ class Space:
     def _emit_float(self, model: ir.Model, chosen: Mapping[str, int]) -> _Done:
         """Weights in short formats: convolutions as integers have them, others in blocks."""
         short = {n: b for n, b in chosen.items() if b != FLOAT_BITS}
-        known = {n for n in short if self._is_known_conv(n)}
+        known = {n for n, b in short.items() if b < HALF_BITS and self._is_known_conv(n)}
         covered = self._store_convs(model, {n: b for n, b in short.items() if n in known})
         for bits in sorted({b for n, b in short.items() if n not in known}):
             covered |= self._store_rest(
@@ -204,7 +205,7 @@ class Space:
     def _store_rest(self, model: ir.Model, names: set[str], bits: int) -> set[str]:
         plain = replace(self.config, exclude=(), algorithm="auto")
         moments = self.prepared.watch.moments
-        work = WeightOnly(model, plain, integer_format(bits))
+        work = WeightOnly(model, plain, weight_format(bits))
         work.choose()
         work.chosen = {n: places for n, places in work.chosen.items() if n in names}
         products = [n for n, places in work.chosen.items() if product_of(places)]
@@ -257,10 +258,15 @@ def _layer(name: str, places: list[Site], scales: Mapping[str, Any]) -> Layer:
     if product_of(places) is not None:
         bits["dynamic"] = (INT8.bits,)
     short = () if any(is_op(s.node, "Gather") for s in places) else BITS[1:]
-    bits["float"] = (FLOAT_BITS, INT8.bits, *short)
+    bits["float"] = (FLOAT_BITS, HALF_BITS, INT8.bits, *short)
     channels = array.shape[places[0].channel % array.ndim]
     nodes = tuple(s.node.name or "" for s in places)
     return Layer(name, nodes, places[0].node.op_type, array.size, channels, bits)
+
+
+def weight_format(bits: int) -> IntegerFormat | FloatFormat:
+    """What weights of so many bits are stored in: integers, and float16 for 16."""
+    return FP16 if bits == HALF_BITS else integer_format(bits)
 
 
 def uniform(space: Space, compute: Compute, bits: int) -> dict[str, Choice]:

@@ -219,6 +219,7 @@ def test_other_kinds_of_models(auto, model, data) -> None:
         ((), "--scheme auto needs a budget"),
         (("--max-latency", "5ms"), "--max-latency needs timed runs"),
         (("--max-size", "5 apples"), "--max-size '5 apples'"),
+        (("--max-drop", "1%", "--metric", "sqnr"), "the metric sqnr has no drop"),
     ],
 )
 def test_wrong_budgets(auto, tmp_path, options, text) -> None:
@@ -234,3 +235,25 @@ def test_max_latency_is_a_gate_of_every_scheme(cli, samples, tmp_path) -> None:
     assert outcome.status == 1
     assert "max-latency is" in outcome.err
     assert not (tmp_path / "q.onnx").exists()
+
+
+def test_a_model_that_the_engine_refuses(monkeypatch, auto) -> None:
+    """It is no result, and it is no end of the search."""
+    from infer_runtime.errors import ModelError
+    from infer_tool.search import judge
+
+    opened, count = judge.evaluate, 0
+
+    def refuse_first(*arguments):
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise ModelError("ONNX Runtime refuses it")
+        return opened(*arguments)
+
+    monkeypatch.setattr(judge, "evaluate", refuse_first)
+    outcome, document, _ = auto("--max-drop", "1%", model="digits_mlp")
+    assert outcome.status == 0, outcome.err
+    assert document["candidates"][0]["drop"] is None
+    assert not document["candidates"][0]["chosen"]
+    assert any("refuses" in w for w in document["warnings"])

@@ -99,6 +99,7 @@ def test_all_in_int8_is_the_int8_scheme(space, network, batches) -> None:
         (Choice("int8", 5), {"QuantizeLinear", "BitShift"}),
         (Choice("float", 8), set()),
         (Choice("float", 3), {"BitShift"}),
+        (Choice("float", 16), set()),
         (Choice("float", 32), set()),
     ],
 )
