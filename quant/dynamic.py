@@ -14,7 +14,14 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from passes.graph import add_initializer, constant, fresh_name, remove_node, replace_value
+from passes.graph import (
+    add_initializer,
+    constant,
+    forget_names,
+    fresh_name,
+    remove_node,
+    replace_value,
+)
 from passes.match import argument
 from passes.remove_unused import RemoveUnused
 from quant.coverage import measure_coverage
@@ -46,6 +53,7 @@ def quantize_dynamic(
 
     """
     copy = model.clone()
+    forget_names(copy)  # new ones in a branch must be new around it too
     rest = WeightOnly(copy, replace(config, algorithm="mse", block_size=0), INT8)
     rest.choose()
     products = [s.node for places in rest.chosen.values() if (s := product_of(places))]
@@ -73,7 +81,8 @@ def _smooth(
     products: Sequence[ir.Node],
     strength: float,
 ) -> None:
-    """Move outliers of inputs into the weights that read them."""
+    """Move outliers of inputs into the weights that read them; branches keep theirs."""
+    products = [n for n in products if n.graph is model.graph]
     watch = Watch(products, products=False)
     observe_values(model, feeds, watch)
     for nodes in by_input(products):
@@ -86,10 +95,12 @@ def _smooth(
 
 @dataclass
 class _Emitter:
-    """Writes the integer products of one graph; readers of one value share its levels."""
+    """Writes the integer products; readers of one value in one graph share its levels."""
 
     graph: ir.Graph
-    _levels: dict[int, tuple[ir.Value, ir.Value, ir.Value]] = field(default_factory=dict)
+    _levels: dict[tuple[int, int], tuple[ir.Value, ir.Value, ir.Value]] = field(
+        default_factory=dict
+    )
 
     def emit(self, node: ir.Node) -> None:
         """y = (x_q - x_zero) W_q * (x_scale * W_scale) + bias."""
@@ -118,14 +129,15 @@ class _Emitter:
     def _input(self, node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
         value = node.inputs[0]
         assert value is not None
-        if id(value) not in self._levels:
+        key = (id(value), id(node.graph))
+        if key not in self._levels:
             new = ir.node("DynamicQuantizeLinear", [value], num_outputs=3)
             new.name = fresh_name(self.graph, f"{value.name}_quantize")
             for output, suffix in zip(new.outputs, ("q", "scale", "zero"), strict=True):
                 output.name = fresh_name(self.graph, f"{value.name}_{suffix}")
-            self.graph.insert_before(node, new)
-            self._levels[id(value)] = (new.outputs[0], new.outputs[1], new.outputs[2])
-        return self._levels[id(value)]
+            _graph(node).insert_before(node, new)
+            self._levels[key] = (new.outputs[0], new.outputs[1], new.outputs[2])
+        return self._levels[key]
 
     def _node(
         self,
@@ -138,5 +150,10 @@ class _Emitter:
         unique = fresh_name(self.graph, f"{before.name}_{op_type.lower()}")
         node = ir.node(op_type, inputs, attributes=attributes, name=name or unique)
         node.outputs[0].name = unique
-        self.graph.insert_before(before, node)
+        _graph(before).insert_before(before, node)
         return node.outputs[0]
+
+
+def _graph(node: ir.Node) -> ir.Graph:
+    assert isinstance(node.graph, ir.Graph)
+    return node.graph
