@@ -13,11 +13,13 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
+from infer_tool import convert
 from infer_tool.data import open_dataset
 from infer_tool.engines import open_engine
 from quant import quantize_model
@@ -100,8 +102,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--only", default="", help="variants whose name holds this")
     options = parser.parse_args()
-    model = ir.load(options.model)
-    inputs = open_engine("onnxruntime", options.model).inputs
+    with TemporaryDirectory() as folder:  # quantisation starts from what convert makes
+        convert(options.model, Path(folder) / "m.onnx", quiet=True)
+        model = ir.load(Path(folder) / "m.onnx")
+    inputs = open_engine("onnxruntime", model).inputs
     data = open_dataset(str(options.data), inputs, preprocess=options.preprocess)
     first, rest = data.split(options.calibration, 0)
     calibration = [f for f, _ in first.batches(options.batch)]

@@ -130,8 +130,8 @@ def rows(work: Path, count: int) -> Iterator[Row]:
     for scheme in ("int8-dynamic", "int4-weight"):
         paths[scheme] = work / f"{scheme}.onnx"
         quantize(
-            source, paths[scheme], scheme=scheme, calib=str(work / "c.npz"), eval=str(work / "c.npz"),
-            samples=8, runs=0, quiet=True,
+            source, paths[scheme], scheme=scheme, calib=str(work / "c.npz"),
+            eval=str(work / "c.npz"), samples=8, runs=0, quiet=True,
         )  # fmt: skip
     wanted = embeddings(source, evaluation)
     speed = latencies(list(paths.values()), evaluation[:TIMED])
