@@ -26,7 +26,7 @@ from quant import quantize_model
 from quant.config import QuantizeConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 PLAIN: dict[str, Any] = {"calibration": "minmax", "rounding": "nearest", "bias_correction": False}
@@ -70,14 +70,14 @@ def logits(model: ir.Model, feeds: list[dict[str, Any]]) -> Any:
 
 def rows(
     model: ir.Model, scheme: str, parts: tuple[list[dict[str, Any]], list[dict[str, Any]]],
-    steps: int, only: str,
+    steps: int, skip: Sequence[str],
 ) -> Iterator[tuple[str, float, float, float]]:  # fmt: skip
     """Name, dB, share of equal answers and seconds of each variant."""
     calibration, evaluation = parts
     wanted = logits(model, evaluation)
     variants = [(name, {**PLAIN, **o}) for name, o in ALONE.items()]
     for name, options in [*variants, *TOGETHER.items()]:
-        if only not in name:
+        if any(part in name for part in skip):
             continue
         start = time.perf_counter()
         config = QuantizeConfig(scheme=scheme, steps=steps, **options)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def main() -> int:
     parser.add_argument("--evaluation", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--only", default="", help="variants whose name holds this")
+    parser.add_argument("--skip", nargs="+", default=(), help="no variants whose name holds this")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:  # quantisation starts from what convert makes
         convert(options.model, Path(folder) / "m.onnx", quiet=True)
@@ -115,7 +115,7 @@ def main() -> int:
         print(f"{options.model.stem}, {scheme}: {options.calibration} samples calibrate")
         print(f"{'':<36}{'SQNR dB':>8}{'agree %':>9}{'seconds':>9}")
         for name, decibels, same, seconds in rows(
-            model, scheme, (calibration, evaluation), options.steps, options.only
+            model, scheme, (calibration, evaluation), options.steps, options.skip
         ):
             print(f"{name:<36}{decibels:>8.2f}{100 * same:>9.2f}{seconds:>9.1f}", flush=True)
     return 0
