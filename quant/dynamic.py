@@ -14,7 +14,14 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from passes.graph import add_initializer, constant, fresh_name, remove_node, replace_value
+from passes.graph import (
+    add_initializer,
+    constant,
+    forget_names,
+    fresh_name,
+    remove_node,
+    replace_value,
+)
 from passes.match import argument
 from passes.remove_unused import RemoveUnused
 from quant.coverage import measure_coverage
@@ -47,13 +54,15 @@ def quantize_dynamic(
 
     """
     copy = model.clone()
+    forget_names(copy)  # new ones in a branch must be new around it too
     rest = WeightOnly(copy, replace(config, algorithm="mse", block_size=0), INT8)
     rest.choose()
     products = [s.node for places in rest.chosen.values() if (s := product_of(places))]
     if not products:
         raise UsageError("no MatMul or Gemm of this model has a constant weight; try int8-weight")
     strength = smoothing(config)
-    watch = Watch(products if strength else (), products=False)
+    outer = [n for n in products if n.graph is copy.graph]  # branches keep their outliers
+    watch = Watch(outer if strength else (), products=False)
     if strength:
         observe_values(copy, feeds, watch)
     weights = {n.inputs[1].name or "" for n in products if n.inputs[1] is not None}
@@ -78,14 +87,14 @@ def emit_dynamic(
 ) -> None:
     """Let MatMul and Gemm nodes compute in integers; inputs of known moments are smoothed."""
     if strength:
-        _smooth(products, moments, strength)
+        _smooth([n for n in products if n.graph is graph], moments, strength)
     emitter = _Emitter(graph)
     for node in products:
         emitter.emit(node)
 
 
 def _smooth(products: Sequence[ir.Node], moments: Mapping[str, Moments], strength: float) -> None:
-    """Move outliers of inputs into the weights that read them."""
+    """Move outliers of inputs into the weights that read them; those in branches stay."""
     for nodes in by_input(products):
         weights = [constant(n.inputs[1]) for n in nodes]
         rows = [rows_of(n, w)[0] for n, w in zip(nodes, weights, strict=True) if w is not None]
@@ -96,10 +105,12 @@ def _smooth(products: Sequence[ir.Node], moments: Mapping[str, Moments], strengt
 
 @dataclass
 class _Emitter:
-    """Writes the integer products of one graph; readers of one value share its levels."""
+    """Writes the integer products; readers of one value in one graph share its levels."""
 
     graph: ir.Graph
-    _levels: dict[int, tuple[ir.Value, ir.Value, ir.Value]] = field(default_factory=dict)
+    _levels: dict[tuple[int, int], tuple[ir.Value, ir.Value, ir.Value]] = field(
+        default_factory=dict
+    )
 
     def emit(self, node: ir.Node) -> None:
         """y = (x_q - x_zero) W_q * (x_scale * W_scale) + bias."""
@@ -128,14 +139,15 @@ class _Emitter:
     def _input(self, node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
         value = node.inputs[0]
         assert value is not None
-        if id(value) not in self._levels:
+        key = (id(value), id(node.graph))
+        if key not in self._levels:
             new = ir.node("DynamicQuantizeLinear", [value], num_outputs=3)
             new.name = fresh_name(self.graph, f"{value.name}_quantize")
             for output, suffix in zip(new.outputs, ("q", "scale", "zero"), strict=True):
                 output.name = fresh_name(self.graph, f"{value.name}_{suffix}")
-            self.graph.insert_before(node, new)
-            self._levels[id(value)] = (new.outputs[0], new.outputs[1], new.outputs[2])
-        return self._levels[id(value)]
+            _graph(node).insert_before(node, new)
+            self._levels[key] = (new.outputs[0], new.outputs[1], new.outputs[2])
+        return self._levels[key]
 
     def _node(
         self,
@@ -148,5 +160,10 @@ class _Emitter:
         unique = fresh_name(self.graph, f"{before.name}_{op_type.lower()}")
         node = ir.node(op_type, inputs, attributes=attributes, name=name or unique)
         node.outputs[0].name = unique
-        self.graph.insert_before(before, node)
+        _graph(before).insert_before(before, node)
         return node.outputs[0]
+
+
+def _graph(node: ir.Node) -> ir.Graph:
+    assert isinstance(node.graph, ir.Graph)
+    return node.graph

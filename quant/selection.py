@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from passes.base import Refusal, is_op
+from passes.base import Refusal, all_nodes, is_op
 from passes.graph import constant
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ class Selection:
 
 
 def select(model: ir.Model, exclude: Collection[str]) -> Selection:
-    """Decide for every node of the main graph, in order.
+    """Decide for every node of the main graph, in order; layers in branches stay in float.
 
     Raises:
         UsageError: `exclude` names a node that is not there.
 
     """
-    names = {n.name for n in model.graph}
+    names = {n.name for n in all_nodes(model)}
     for name in exclude:
         if name not in names:
             raise UsageError(f"--exclude {name!r}: the model has no such node")
@@ -71,6 +71,10 @@ def select(model: ir.Model, exclude: Collection[str]) -> Selection:
         if reason is not None:
             chosen.refuse(node, reason)
     _leave_float_ends(chosen)
+    outer = {id(n) for n in model.graph}
+    for node in all_nodes(model):
+        if is_op(node, *LINEAR) and id(node) not in outer:
+            chosen.refuse(node, "it is in a branch or a loop")
     return chosen
 
 
