@@ -17,8 +17,8 @@ from infer_tool.ledger import stage
 from infer_tool.metrics import check_labels, is_classifier
 from infer_tool.reason import reason
 from quant.train.config import TrainConfig
+from quant.train.extra import import_torch
 from quant.train.loop import Hooks, Trainer
-from quant.train.module import Trainable, import_torch
 from quant.train.task import Task, check_heads
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
     from quant.train.loop import Epoch, Training
+    from quant.train.module import Trainable
 
     Array = np.ndarray[Any, Any]
     Feeds = dict[str, Array]

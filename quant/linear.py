@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_SHORT = {"w4a8": INT4, "w3a8": INT3, "w2a8": INT2}
+_SHORT = {"w4a8": INT4, "w3a8": INT3, "w2a8": INT2, "w4a4": INT4, "w2a4": INT2}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,11 @@ class Linear:
 
 
 def quantize_linear(
-    node: ir.Node, input_scale: np.float32, config: QuantizeConfig, moments: Mapping[str, Moments]
+    node: ir.Node,
+    input_scale: np.float32,
+    config: QuantizeConfig,
+    moments: Mapping[str, Moments],
+    form: IntegerFormat,
 ) -> Linear:
     """Choose scales, round, and take the mean error of the rounding out of the bias."""
     value = node.inputs[1]
@@ -53,8 +57,7 @@ def quantize_linear(
     assert weight is not None
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     bias = None if bias is None else bias.reshape(-1)
-    granularity = _granularity(node, config)
-    form = weight_format(config)
+    granularity = weight_granularity(node, config)
     short = form is not INT8
     best = group_parameters(weight, form, granularity, search=True)[0] if short else None
     scale = weight_scale(weight, granularity, bias, float(input_scale), best)
@@ -71,7 +74,7 @@ def quantize_linear(
 
 
 def weight_format(config: QuantizeConfig) -> IntegerFormat:
-    """What a static scheme stores weights in: int8, and N bits for wNa8."""
+    """What a static scheme stores weights in: int8, and N bits for wNaM."""
     return _SHORT.get(config.scheme, INT8)
 
 
@@ -83,7 +86,7 @@ def _compensated(
     return weight_of(node, levels, weight.shape).astype(np.int8)
 
 
-def _granularity(node: ir.Node, config: QuantizeConfig) -> Granularity:
+def weight_granularity(node: ir.Node, config: QuantizeConfig) -> Granularity:
     """Each output channel has a scale, wherever its axis is."""
     if config.per_tensor:
         return PerTensor()

@@ -21,24 +21,26 @@ from passes.mean_to_pool import MeanToPool
 from passes.remove_unused import RemoveUnused
 from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
-from quant.formats import INT8, INT32, UINT8
+from quant.formats import INT4, INT8, INT32, UINT4, UINT8
 from quant.granularity import Granularity, PerAxis
-from quant.linear import Linear, quantize_linear
+from quant.linear import Linear, quantize_linear, weight_format
 from quant.model import Quantized
 from quant.moments import Moments, Watch
 from quant.parameters import Parameters, Range, activation_parameters
 from quant.selection import LINEAR, MOVERS, Selection, select
-from quant.store import Store
+from quant.store import NATIVE, Store, narrow, raise_opset
 from quant.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from quant.config import QuantizeConfig
 
     Array = np.ndarray[Any, Any]
 
 FORMATS = {"uint8": UINT8, "int8": INT8}
+SHORT_FORMATS = {"uint8": UINT4, "int8": INT4}
+SHORT_SCHEMES = ("w4a4", "w2a4")  # activations of 4 bits
 
 
 def quantize_static(
@@ -52,28 +54,71 @@ def quantize_static(
         UsageError: wrong data or option, or nothing in the model can be quantised.
 
     """
+    plan = plan_static(model, feeds, config)
+    return emit_static(plan, config)
+
+
+@dataclass
+class StaticPlan:
+    """What is quantised and with which numbers, before anything is written.
+
+    source: not changed. sizes: shapes of one sample. wide: nodes that keep 8 bits at a shorter
+    scheme. notes: what the user should know.
+    """
+
+    source: ir.Model
+    chosen: Selection
+    parameters: dict[str, Parameters]
+    wide: frozenset[str]
+    moments: Mapping[str, Moments]
+    sizes: dict[str, tuple[int, ...]]
+    notes: tuple[str, ...]
+
+
+def plan_static(
+    model: ir.Model,
+    feeds: Iterable[Mapping[str, np.ndarray[Any, Any]]],
+    config: QuantizeConfig,
+) -> StaticPlan:
+    """Select and calibrate; raises as `quantize_static`."""
     if any(is_op(n, "QuantizeLinear", "DequantizeLinear") for n in all_nodes(model)):
         raise UsageError("the model is quantised already; start from its float source")
     source = model.clone()
     MeanToPool().apply(source)
-    copy = source.clone()
-    chosen = select(copy, config.exclude)
+    chosen = select(source, config.exclude)
     if not any(n.op_type in LINEAR for n in chosen.nodes.values()):
         first = f": {chosen.refusals[0].reason}" if chosen.refusals else ""
         raise UsageError(f"no Conv, Gemm or MatMul of this model can be quantised{first}")
     varying = [n for n, v in chosen.values.items() if constant(v) is None]
     sizes, feeds = _sizes(feeds)
     watch = _watch(chosen, config)
-    ranges = calibrate(copy, feeds, varying, config, watch)
-    parameters = choose_parameters(chosen, ranges, config)
-    emitter = _Emitter(copy, chosen, parameters, config, watch.moments)
+    ranges = calibrate(source, feeds, varying, config, watch)
+    wide = frozenset(wide_nodes(chosen, config))
+    parameters = choose_parameters(chosen, ranges, config, wide)
+    return StaticPlan(source, chosen, parameters, wide, watch.moments, sizes, _notes(watch))
+
+
+def emit_static(
+    plan: StaticPlan, config: QuantizeConfig, linears: Mapping[str, Linear] | None = None
+) -> Quantized:
+    """The quantised model; `linears` are numbers of nodes that are given and not chosen here."""
+    copy = plan.source.clone()
+    chosen = select(copy, config.exclude)
+    emitter = Emitter(copy, chosen, plan.parameters, config, plan.moments, plan.wide)
+    emitter.linears.update(linears or {})
     emitter.emit()
     RemoveUnused().apply(copy)
     refusals = tuple(chosen.refusals)
     clamps = [c.name or "" for c in chosen.clamps.values()]
     covered = {*chosen.nodes, *clamps}
-    coverage = measure_coverage(source, covered, emitter.weights, refusals, sizes)
-    return Quantized(copy, coverage, refusals, _notes(watch))
+    coverage = measure_coverage(plan.source, covered, emitter.weights, refusals, plan.sizes)
+    return Quantized(copy, coverage, refusals, plan.notes)
+
+
+def wide_nodes(chosen: Selection, config: QuantizeConfig) -> list[str]:
+    """The first and the last product keep 8 bits where the others have 4: they need them most."""
+    products = [name for name, node in chosen.nodes.items() if node.op_type in LINEAR]
+    return [products[0], products[-1]] if config.scheme in SHORT_SCHEMES else []
 
 
 def _watch(chosen: Selection, config: QuantizeConfig) -> Watch:
@@ -101,15 +146,20 @@ def _sizes(
 
 
 def choose_parameters(
-    chosen: Selection, ranges: Mapping[str, Range], config: QuantizeConfig
+    chosen: Selection,
+    ranges: Mapping[str, Range],
+    config: QuantizeConfig,
+    wide: Collection[str] = (),
 ) -> dict[str, Parameters]:
     """Scale and zero point of every quantised value; movers pass theirs on."""
-    form = FORMATS[config.activations]
+    short = config.scheme in SHORT_SCHEMES
+    long = _read_by(chosen, wide)
     result: dict[str, Parameters] = {}
     for name, value in chosen.values.items():
         array = constant(value)
         span = ranges[name] if array is None else Range(array.min(), array.max())
-        result[name] = activation_parameters(span, form)
+        formats = SHORT_FORMATS if short and name not in long else FORMATS
+        result[name] = activation_parameters(span, formats[config.activations])
     for name, node in chosen.nodes.items():  # in graph order, so that chains settle in one walk
         if node.op_type in MOVERS:
             source = node.inputs[chosen.inputs[name][0]]
@@ -119,8 +169,23 @@ def choose_parameters(
     return result
 
 
+def _read_by(chosen: Selection, wide: Collection[str]) -> set[str]:
+    """The values that these nodes read, and what movers made them of."""
+    found = {_first(chosen, name) for name in wide}
+    for name, node in reversed(chosen.nodes.items()):
+        if node.op_type in MOVERS and any(o.name in found for o in node.outputs):
+            found.add(_first(chosen, name))
+    return found
+
+
+def _first(chosen: Selection, name: str) -> str:
+    value = chosen.nodes[name].inputs[chosen.inputs[name][0]]
+    assert value is not None
+    return value.name or ""
+
+
 @dataclass
-class _Emitter:
+class Emitter:
     """Writes the Q and DQ nodes of one model."""
 
     model: ir.Model
@@ -128,6 +193,8 @@ class _Emitter:
     parameters: dict[str, Parameters]
     config: QuantizeConfig
     moments: Mapping[str, Moments]
+    wide: Collection[str] = ()
+    linears: dict[str, Linear] = field(default_factory=dict)
     weights: set[str] = field(default_factory=set)
     _scalars: dict[tuple[str, bytes], ir.Value] = field(default_factory=dict)
     _stored: dict[tuple[str, Granularity, bytes], ir.Value] = field(default_factory=dict)
@@ -160,7 +227,11 @@ class _Emitter:
         assert weight is not None
         assert source is not None
         input_scale = self.parameters[source.name or ""].scale
-        linear = quantize_linear(node, input_scale, self.config, self.moments)
+        name = node.name or ""
+        if name not in self.linears:
+            form = weight_format(self.config) if name not in self.wide else INT8
+            self.linears[name] = quantize_linear(node, input_scale, self.config, self.moments, form)
+        linear = self.linears[name]
         node.replace_input_with(1, self._weight(node, weight, linear))
         self.weights.add(weight.name or "")
         if linear.bias is not None:
@@ -214,16 +285,22 @@ class _Emitter:
             return
         array = constant(value)
         if array is not None:
-            levels = p.format.quantize(array, np.asarray(p.scale), np.asarray(p.zero_point))
-            quantized = self._constant(f"{name}_q", levels)
             self.weights.add(name)
-        else:
-            quantized = self._quantize(value, p, f"{name}_q")
-        result = self._dequantize([quantized, *self._affine(p)], f"{name}_dq")
+        result = self._rounded(value, p, name, array)
         for node, index in users:
             node.replace_input_with(index, result)
         if is_output:
             self._hand_over_output(value, result)
+
+    def _rounded(self, value: ir.Value, p: Parameters, name: str, array: Array | None) -> ir.Value:
+        """The value after Q and DQ; a constant is stored in its levels."""
+        raise_opset(self.model, NATIVE[p.format.name])
+        if array is not None:
+            levels = p.format.quantize(array, np.asarray(p.scale), np.asarray(p.zero_point))
+            quantized = self._constant(f"{name}_q", narrow(levels, p.format.name))
+        else:
+            quantized = self._quantize(value, p, f"{name}_q")
+        return self._dequantize([quantized, *self._affine(p)], f"{name}_dq")
 
     def _is_operand(self, node: ir.Node, index: int) -> bool:
         return index in self.chosen.inputs.get(node.name or "", ())
@@ -254,7 +331,7 @@ class _Emitter:
         inputs = [value, *self._affine(p)]
         output = self._insert("QuantizeLinear", inputs, name, value.producer())
         output.shape = value.shape
-        output.type = ir.TensorType(ir.DataType.from_numpy(p.format.dtype))
+        output.type = ir.TensorType(inputs[2].dtype or ir.DataType.UINT8)
         return output
 
     def _dequantize(self, inputs: list[ir.Value], name: str, axis: int | None = None) -> ir.Value:
@@ -266,7 +343,10 @@ class _Emitter:
 
     def _affine(self, p: Parameters) -> list[ir.Value]:
         scale = self._scalar("s", np.asarray(p.scale, np.float32))
-        return [scale, self._scalar("z", np.asarray(p.zero_point, p.format.dtype))]
+        return [
+            scale,
+            self._scalar("z", narrow(np.asarray(p.zero_point, p.format.dtype), p.format.name)),
+        ]
 
     def _insert(
         self,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infer_runtime.errors import MismatchError, TimeLimitError
-from quant.train.module import import_torch
+from quant.train.extra import import_torch
 from quant.train.state import State, identity, load_state, save_state
 
 if TYPE_CHECKING:
