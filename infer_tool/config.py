@@ -278,8 +278,18 @@ class Optimize(Talk, Output, ImportOptions, Shapes, Data, SizeGate, Explain, Opt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantize(Talk, Output, ImportOptions, Shapes, Data, Evaluated, Gates, Timing, QuantizeConfig):
+class Quantize(
+    Talk, Output, ImportOptions, Shapes, Data, Evaluated, Gates, Timing, TrainConfig, QuantizeConfig
+):
     """Quantise, measure, and keep the limits."""
+
+    train: bool = field(
+        default=False,
+        metadata={
+            "help": "Train a static scheme with its rounding in place, on --data; the options from "
+            "--epochs to --checkpoint are for that."
+        },
+    )
 
     model: str = field(
         metadata={"help": "An ONNX file or any other source of convert.", "positional": True}

@@ -26,9 +26,10 @@ from quant.granularity import Granularity, PerAxis
 from quant.linear import Linear, quantize_linear, weight_format
 from quant.model import Quantized
 from quant.moments import Moments, Watch
+from quant.packing import BYTE
 from quant.parameters import Parameters, Range, activation_parameters
 from quant.selection import LINEAR, MOVERS, Selection, select
-from quant.store import NATIVE, Store, narrow, raise_opset
+from quant.store import Store
 from quant.tensor import QuantizedTensor
 
 if TYPE_CHECKING:
@@ -294,12 +295,13 @@ class Emitter:
 
     def _rounded(self, value: ir.Value, p: Parameters, name: str, array: Array | None) -> ir.Value:
         """The value after Q and DQ; a constant is stored in its levels."""
-        raise_opset(self.model, NATIVE[p.format.name])
         if array is not None:
             levels = p.format.quantize(array, np.asarray(p.scale), np.asarray(p.zero_point))
-            quantized = self._constant(f"{name}_q", narrow(levels, p.format.name))
+            quantized = self._constant(f"{name}_q", levels)
         else:
             quantized = self._quantize(value, p, f"{name}_q")
+            if p.format.bits < BYTE:
+                quantized = self._saturated(quantized, p, f"{name}_c")
         return self._dequantize([quantized, *self._affine(p)], f"{name}_dq")
 
     def _is_operand(self, node: ir.Node, index: int) -> bool:
@@ -331,7 +333,19 @@ class Emitter:
         inputs = [value, *self._affine(p)]
         output = self._insert("QuantizeLinear", inputs, name, value.producer())
         output.shape = value.shape
-        output.type = ir.TensorType(inputs[2].dtype or ir.DataType.UINT8)
+        output.type = ir.TensorType(ir.DataType.from_numpy(p.format.dtype))
+        return output
+
+    def _saturated(self, quantized: ir.Value, p: Parameters, name: str) -> ir.Value:
+        """Bytes that hold short levels.
+
+        Types of 4 bits would say it without a node, but ONNX Runtime 1.31 makes integer kernels
+        of them that do not exist, and refuses the file.
+        """
+        limits = [np.asarray(n, p.format.dtype) for n in (p.format.low, p.format.high)]
+        inputs = [quantized, *(self._scalar("l", limit) for limit in limits)]
+        output = self._insert("Clip", inputs, name, quantized.producer())
+        output.shape, output.type = quantized.shape, quantized.type
         return output
 
     def _dequantize(self, inputs: list[ir.Value], name: str, axis: int | None = None) -> ir.Value:
@@ -343,10 +357,7 @@ class Emitter:
 
     def _affine(self, p: Parameters) -> list[ir.Value]:
         scale = self._scalar("s", np.asarray(p.scale, np.float32))
-        return [
-            scale,
-            self._scalar("z", narrow(np.asarray(p.zero_point, p.format.dtype), p.format.name)),
-        ]
+        return [scale, self._scalar("z", np.asarray(p.zero_point, p.format.dtype))]
 
     def _insert(
         self,

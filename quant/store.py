@@ -81,10 +81,12 @@ class Store:
         return self.node("Add", [signed, offset], f"{name}_l")
 
     def _dequantize(self, name: str, weight: QuantizedTensor) -> ir.Value:
-        inputs = [self.constant(f"{name}_q", narrow(weight.levels, weight.format.name))]
+        inputs = [self.constant(f"{name}_q", _narrow(weight.levels, weight.format.name))]
         inputs.append(self.constant(f"{name}_s", weight.scale))
         if weight.zero_point is not None:
-            inputs.append(self.constant(f"{name}_z", narrow(weight.zero_point, weight.format.name)))
+            inputs.append(
+                self.constant(f"{name}_z", _narrow(weight.zero_point, weight.format.name))
+            )
         attributes: dict[str, int] = {}
         if isinstance(weight.granularity, (PerAxis, PerBlock)):
             attributes["axis"] = weight.granularity.axis
@@ -168,7 +170,7 @@ def _split(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return (*shape[:axis], shape[axis] // size, size, *shape[axis + 1 :])
 
 
-def narrow(levels: Array, name: str) -> Array:
+def _narrow(levels: Array, name: str) -> Array:
     """Levels of less than a byte in the type that is written without gaps."""
     return levels.astype(_NARROW[name]) if name in _NARROW else levels
 
