@@ -326,6 +326,34 @@ class Prune(Compress, Explain, PruneConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distill(Compress, Explain):
+    """Train a smaller student to imitate its teacher."""
+
+    model: str = field(metadata={"help": "The teacher.", "positional": True})
+    student: str = field(
+        default="",
+        metadata={
+            "help": "The model to train: any source of convert, with the inputs and outputs of "
+            "the teacher.",
+            "metavar": "MODEL",
+        },
+    )
+    shrink: float = field(
+        default=0.0,
+        metadata={
+            "help": "Make the student of the teacher: all layers keep this share of their "
+            "channels, e.g. 0.5.",
+            "min": 0,
+            "max": 1,
+        },
+    )
+    multiple: int = field(
+        default=8,
+        metadata={"help": "With --shrink, layers keep a multiple of this many.", "min": 1},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verify(Talk, ImportOptions, Shapes, Data):
     """Do two models give the same outputs?"""
 
@@ -501,6 +529,7 @@ COMMANDS: dict[str, type[Talk]] = {
     "optimize": Optimize,
     "quantize": Quantize,
     "prune": Prune,
+    "distill": Distill,
     "run": Run,
     "verify": Verify,
     "bench": Bench,
