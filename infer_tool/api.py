@@ -40,6 +40,14 @@ def prune(model: str | PathLike[str], output: str | PathLike[str], **options: An
     return _call("prune", model=str(model), output=output, **options)
 
 
+def distill(teacher: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Train a student to imitate its teacher; options as in `infer_tool.config.Distill`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("distill", model=str(teacher), output=output, **options)
+
+
 def run(**options: Any) -> Report:
     """Repeat the command of a manifest (`locked`); options as in `infer_tool.config.Run`.
 

@@ -287,8 +287,18 @@ class Optimize(Talk, Output, ImportOptions, Shapes, Data, SizeGate, Explain, Opt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantize(Talk, Output, ImportOptions, Shapes, Data, Evaluated, Gates, Timing, QuantizeConfig):
+class Quantize(
+    Talk, Output, ImportOptions, Shapes, Data, Evaluated, Gates, Timing, TrainConfig, QuantizeConfig
+):
     """Quantise, measure, and keep the limits."""
+
+    train: bool = field(
+        default=False,
+        metadata={
+            "help": "Train a static scheme with its rounding in place, on --data; the options from "
+            "--epochs to --checkpoint are for that."
+        },
+    )
 
     model: str = field(
         metadata={"help": "An ONNX file or any other source of convert.", "positional": True}
@@ -322,6 +332,34 @@ class Compress(Talk, Output, ImportOptions, Shapes, Data, Evaluated, DropGate, T
 @dataclass(frozen=True, kw_only=True)
 class Prune(Compress, Explain, PruneConfig):
     """Remove channels, train what is left, measure, and keep the limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(Compress, Explain):
+    """Train a smaller student to imitate its teacher."""
+
+    model: str = field(metadata={"help": "The teacher.", "positional": True})
+    student: str = field(
+        default="",
+        metadata={
+            "help": "The model to train: any source of convert, with the inputs and outputs of "
+            "the teacher.",
+            "metavar": "MODEL",
+        },
+    )
+    shrink: float = field(
+        default=0.0,
+        metadata={
+            "help": "Make the student of the teacher: all layers keep this share of their "
+            "channels, e.g. 0.5.",
+            "min": 0,
+            "max": 1,
+        },
+    )
+    multiple: int = field(
+        default=8,
+        metadata={"help": "With --shrink, layers keep a multiple of this many.", "min": 1},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -504,6 +542,7 @@ COMMANDS: dict[str, type[Talk]] = {
     "optimize": Optimize,
     "quantize": Quantize,
     "prune": Prune,
+    "distill": Distill,
     "run": Run,
     "verify": Verify,
     "bench": Bench,

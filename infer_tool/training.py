@@ -17,8 +17,8 @@ from infer_tool.ledger import stage
 from infer_tool.metrics import check_labels, is_classifier
 from infer_tool.reason import reason
 from quant.train.config import TrainConfig
+from quant.train.extra import import_torch
 from quant.train.loop import Hooks, Trainer
-from quant.train.module import Trainable, import_torch
 from quant.train.task import Task, check_heads
 
 if TYPE_CHECKING:
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from infer_runtime import TensorInfo
-    from infer_tool.config import Compress
+    from infer_tool.config import Compress, Quantize
     from infer_tool.data import Dataset
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
     from quant.train.loop import Epoch, Training
+    from quant.train.module import Trainable
 
     Array = np.ndarray[Any, Any]
     Feeds = dict[str, Array]
@@ -41,7 +42,9 @@ EVALUATION_SHARE = 0.2  # of --data, where no --eval is given
 VALIDATION_SHARE, VALIDATION_SAMPLES = 0.1, 500  # of the training samples, at most
 
 
-def open_parts(config: Compress, inputs: tuple[TensorInfo, ...]) -> tuple[Dataset, Dataset]:
+def open_parts(
+    config: Compress | Quantize, inputs: tuple[TensorInfo, ...]
+) -> tuple[Dataset, Dataset]:
     """Disjoint training and evaluation samples.
 
     Raises:
@@ -128,7 +131,9 @@ class Samples:
         return found
 
 
-def samples_for(config: Compress, data: Dataset, inputs: tuple[TensorInfo, ...]) -> Samples:
+def samples_for(
+    config: Compress | Quantize, data: Dataset, inputs: tuple[TensorInfo, ...]
+) -> Samples:
     """Batches of the size that the model takes, and a part held back.
 
     Raises:
@@ -153,7 +158,7 @@ def samples_for(config: Compress, data: Dataset, inputs: tuple[TensorInfo, ...])
 class Lesson:
     """What one command trains: the samples, the source to imitate, the loss."""
 
-    def __init__(self, config: Compress, source: ir.Model, data: Dataset) -> None:
+    def __init__(self, config: Compress | Quantize, source: ir.Model, data: Dataset) -> None:
         """Check that labels and outputs fit, before any work."""
         session = Session(source)
         self.config, self.source, self.session = config, source, session
@@ -241,7 +246,7 @@ def _options(config: TrainConfig, training: Training) -> dict[str, Any]:
     }
 
 
-def raise_stopped(report: Report, config: Compress, training: Training) -> None:
+def raise_stopped(report: Report, config: Compress | Quantize, training: Training) -> None:
     """The status of a training that ended early: its best so far is written, and not a success.
 
     Raises:

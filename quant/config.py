@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Scheme = Literal[
-    "int8", "w8a16", "w4a8", "w3a8", "w2a8",
+    "int8", "w8a16", "w4a8", "w3a8", "w2a8", "w4a4", "w2a4",
     "int8-dynamic", "int8-weight", "uint8-weight", "int4-weight",
     "uint4-weight", "int3-weight", "uint3-weight", "int2-weight", "uint2-weight", "fp8-weight",
     "fp8-e5m2-weight", "fp16-weight", "bf16-weight", "palette8-weight", "palette7-weight",
@@ -28,9 +28,10 @@ class QuantizeConfig:
         default="int8",
         metadata={
             "help": "int8: weights and activations, static; w4a8, w3a8, w2a8: shorter weights in "
-            "integer kernels; w8a16: finer activations, in float. int8-dynamic: activations by "
-            "their range in each run. FORMAT-weight: weights only. fp16: half precision. auto: the "
-            "best for each layer within --max-drop, --min-sqnr, --max-size, --max-latency."
+            "integer kernels; w8a16: finer activations, in float; w4a4, w2a4: 4-bit activations "
+            "too, for --train. int8-dynamic: activations by their range in each run. "
+            "FORMAT-weight: weights only. fp16: half precision. auto: the best for each layer "
+            "within --max-drop, --min-sqnr, --max-size, --max-latency."
         },
     )
     block_size: int | None = field(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 SMALLEST_HALF = float(np.finfo(np.float16).smallest_normal)  # below it float16 loses digits
-_SHORT = {"w4a8": INT4, "w3a8": INT3, "w2a8": INT2}
+_SHORT = {"w4a8": INT4, "w3a8": INT3, "w2a8": INT2, "w4a4": INT4, "w2a4": INT2}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def quantize_linear(
     assert weight is not None
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     bias = None if bias is None else bias.reshape(-1)
-    granularity = _granularity(node, config)
+    granularity = weight_granularity(node, config)
     short = form is not INT8
     best = group_parameters(weight, form, granularity, search=True)[0] if short else None
     scale = weight_scale(weight, granularity, bias, float(input_scale), best)
@@ -94,7 +94,7 @@ def corrects_bias(node: ir.Node, config: QuantizeConfig) -> bool:
 
 
 def weight_format(config: QuantizeConfig) -> IntegerFormat:
-    """What a static scheme stores weights in: int8, and N bits for wNa8."""
+    """What a static scheme stores weights in: int8, and N bits for wNaM."""
     return _SHORT.get(config.scheme, INT8)
 
 
@@ -106,7 +106,7 @@ def _compensated(
     return weight_of(node, levels, weight.shape).astype(np.int8)
 
 
-def _granularity(node: ir.Node, config: QuantizeConfig) -> Granularity:
+def weight_granularity(node: ir.Node, config: QuantizeConfig) -> Granularity:
     """Each output channel has a scale, wherever its axis is."""
     if config.per_tensor:
         return PerTensor()

@@ -45,8 +45,6 @@ def quantize_model(
         ModelError: the result is not a valid graph.
 
     """
-    from passes.verify import verify
-    from quant.domain import inline_functions
     from quant.dynamic import quantize_dynamic
     from quant.half import quantize_half
     from quant.static import quantize_static
@@ -65,6 +63,19 @@ def quantize_model(
         result = quantize_weights(model, feeds, config)
     else:
         result = quantize_static(model, feeds, config)
+    return finished(result, config)
+
+
+def finished(result: Quantized, config: QuantizeConfig) -> Quantized:
+    """With or without functions, as the options say, and checked.
+
+    Raises:
+        ModelError: the result is not a valid graph.
+
+    """
+    from passes.verify import verify
+    from quant.domain import inline_functions
+
     if not config.keep_functions:
         inline_functions(result.model)
     verify(result.model)

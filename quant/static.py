@@ -22,12 +22,13 @@ from passes.remove_unused import RemoveUnused
 from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
 from quant.equalize import equalize, smooth_static
-from quant.formats import INT8, INT16, INT32, UINT8, UINT16, IntegerFormat
+from quant.formats import INT4, INT8, INT16, INT32, UINT4, UINT8, UINT16, IntegerFormat
 from quant.granularity import Granularity, PerAxis
 from quant.linear import Linear, quantize_linear, weight_format
 from quant.mean_error import correct_biases
 from quant.model import Quantized
 from quant.moments import Watch
+from quant.packing import BYTE
 from quant.parameters import Parameters, Range, activation_parameters
 from quant.reconstruct import learns, reconstruct
 from quant.selection import LINEAR, MOVERS, Selection, is_layer, select
@@ -50,6 +51,8 @@ FORMATS = {"uint8": UINT8, "int8": INT8}
 WORTH_A_NODE = 64  # numbers of 2 or 4 bytes that take more room than a node that computes them
 WIDE = {"uint8": UINT16, "int8": INT16}
 WIDE_SINCE = 21  # the opset from which on QuantizeLinear writes 16 bits
+SHORT_FORMATS = {"uint8": UINT4, "int8": INT4}
+SHORT_SCHEMES = ("w4a4", "w2a4")  # activations of 4 bits
 
 
 def quantize_static(
@@ -64,10 +67,6 @@ def quantize_static(
 
     """
     prepared = prepare(model, feeds, config)
-    moments, form = prepared.watch.moments, weight_format(config)
-
-    def linear(node: ir.Node, input_scale: np.float32) -> Linear:
-        return quantize_linear(node, input_scale, config, moments, form)
 
     def refine(
         copy: ir.Model, chosen: Selection, parameters: Grids, linears: Linears
@@ -78,11 +77,8 @@ def quantize_static(
             correct_biases(copy, chosen, parameters, linears, feeds)
         return linears, parameters
 
-    done = emit(prepared, config.exclude, linear, refine=refine)
-    coverage = measure_coverage(
-        prepared.source, done.covered, done.weights, done.refusals, prepared.sizes
-    )
-    return Quantized(done.model, coverage, done.refusals, _notes(prepared.watch))
+    done = emit(prepared, config.exclude, chosen_linear(prepared), refine=refine)
+    return quantised(prepared, done)
 
 
 @dataclass(frozen=True)
@@ -162,7 +158,7 @@ def emit(
     linears = _linears(chosen, parameters, linear)
     if refine is not None:
         linears, parameters = refine(copy, chosen, parameters, linears)
-    emitter = _Emitter(copy, chosen, parameters, linears, compact)
+    emitter = Emitter(copy, chosen, parameters, linears, compact)
     emitter.emit()
     if activation_format(config).bits > INT8.bits:
         raise_opset(copy, WIDE_SINCE)
@@ -170,6 +166,32 @@ def emit(
     covered = {*chosen.nodes, *(c.name or "" for c in chosen.clamps.values())}
     refusals = (*chosen.refusals, *prepared.unequal)
     return Emitted(copy, covered, emitter.weights, refusals)
+
+
+def chosen_numbers(prepared: Prepared) -> tuple[Grids, Linears]:
+    """Parameters of values and numbers of layers as the options choose them."""
+    parameters = choose_parameters(prepared.selection, prepared.ranges, prepared.config)
+    return parameters, _linears(prepared.selection, parameters, chosen_linear(prepared))
+
+
+def chosen_linear(prepared: Prepared) -> Quantizer:
+    """Chooses the numbers of one layer by the options."""
+    config, moments = prepared.config, prepared.watch.moments
+    wide = wide_nodes(prepared.selection, config)
+
+    def linear(node: ir.Node, input_scale: np.float32) -> Linear:
+        form = INT8 if node.name in wide else weight_format(config)
+        return quantize_linear(node, input_scale, config, moments, form)
+
+    return linear
+
+
+def quantised(prepared: Prepared, done: Emitted) -> Quantized:
+    """The result with what it covers."""
+    coverage = measure_coverage(
+        prepared.source, done.covered, done.weights, done.refusals, prepared.sizes
+    )
+    return Quantized(done.model, coverage, done.refusals, _notes(prepared.watch))
 
 
 def _repeatable(
@@ -194,6 +216,14 @@ def _evened_out(
         done = smooth_static(source, feeds, config.smooth, config.exclude)
         source, refusals = done.model, refusals or done.refusals
     return source, refusals
+
+
+def wide_nodes(chosen: Selection, config: QuantizeConfig) -> list[str]:
+    """The first and the last product keep 8 bits where the others have 4: they need them most."""
+    if config.scheme not in SHORT_SCHEMES:
+        return []
+    products = [name for name, node in chosen.nodes.items() if node.op_type in LINEAR]
+    return [products[0], products[-1]] if products else []
 
 
 def _watch(chosen: Selection, config: QuantizeConfig) -> Watch:
@@ -221,20 +251,23 @@ def _sizes(
     return sizes, chain([first], rest) if rest is feeds else feeds
 
 
-def activation_format(config: QuantizeConfig) -> IntegerFormat:
-    """What a static scheme stores activations in."""
+def activation_format(config: QuantizeConfig, *, short: bool = True) -> IntegerFormat:
+    """What a static scheme stores activations in; without `short` at least 8 bits."""
+    if config.scheme in SHORT_SCHEMES and short:
+        return SHORT_FORMATS[config.activations]
     return (WIDE if config.scheme == "w8a16" else FORMATS)[config.activations]
 
 
 def choose_parameters(
     chosen: Selection, ranges: Mapping[str, Range], config: QuantizeConfig
-) -> dict[str, Parameters]:
+) -> Grids:
     """Scale and zero point of every quantised value; movers pass theirs on."""
-    form = activation_format(config)
-    result: dict[str, Parameters] = {}
+    long = _read_by(chosen, wide_nodes(chosen, config))
+    result: Grids = {}
     for name, value in chosen.values.items():
         array = constant(value)
         span = ranges[name] if array is None else Range(array.min(), array.max())
+        form = activation_format(config, short=name not in long)
         result[name] = activation_parameters(span, form)
     for name, node in chosen.nodes.items():  # in graph order, so that chains settle in one walk
         if node.op_type in MOVERS:
@@ -254,8 +287,23 @@ def _linears(chosen: Selection, parameters: Grids, linear: Quantizer) -> Linears
     }
 
 
+def _read_by(chosen: Selection, wide: Collection[str]) -> set[str]:
+    """The values that these nodes read, and what movers made them of."""
+    found = {_first(chosen, name) for name in wide}
+    for name, node in reversed(chosen.nodes.items()):
+        if node.op_type in MOVERS and any(o.name in found for o in node.outputs):
+            found.add(_first(chosen, name))
+    return found
+
+
+def _first(chosen: Selection, name: str) -> str:
+    value = chosen.nodes[name].inputs[chosen.inputs[name][0]]
+    assert value is not None
+    return value.name or ""
+
+
 @dataclass
-class _Emitter:
+class Emitter:
     """Writes the Q and DQ nodes of one model."""
 
     model: ir.Model
@@ -373,16 +421,23 @@ class _Emitter:
             return
         array = constant(value)
         if array is not None:
-            levels = p.format.quantize(array, np.asarray(p.scale), np.asarray(p.zero_point))
-            quantized = self._constant(f"{name}_q", levels)
             self.weights.add(name)
-        else:
-            quantized = self._quantize(value, p, f"{name}_q")
-        result = self._dequantize([quantized, *self._affine(p)], f"{name}_dq")
+        result = self._rounded(value, p, name, array)
         for node, index in users:
             node.replace_input_with(index, result)
         if is_output:
             self._hand_over_output(value, result)
+
+    def _rounded(self, value: ir.Value, p: Parameters, name: str, array: Array | None) -> ir.Value:
+        """The value after Q and DQ; a constant is stored in its levels."""
+        if array is not None:
+            levels = p.format.quantize(array, np.asarray(p.scale), np.asarray(p.zero_point))
+            quantized = self._constant(f"{name}_q", levels)
+        else:
+            quantized = self._quantize(value, p, f"{name}_q")
+            if p.format.bits < BYTE:
+                quantized = self._saturated(quantized, p, f"{name}_c")
+        return self._dequantize([quantized, *self._affine(p)], f"{name}_dq")
 
     def _is_operand(self, node: ir.Node, index: int) -> bool:
         return index in self.chosen.inputs.get(node.name or "", ())
@@ -414,6 +469,18 @@ class _Emitter:
         output = self._insert("QuantizeLinear", inputs, name, value.producer())
         output.shape = value.shape
         output.type = ir.TensorType(ir.DataType.from_numpy(p.format.dtype))
+        return output
+
+    def _saturated(self, quantized: ir.Value, p: Parameters, name: str) -> ir.Value:
+        """Bytes that hold short levels.
+
+        Types of 4 bits would say it without a node, but ONNX Runtime 1.31 makes integer kernels
+        of them that do not exist, and refuses the file.
+        """
+        limits = [np.asarray(n, p.format.dtype) for n in (p.format.low, p.format.high)]
+        inputs = [quantized, *(self._scalar("l", limit) for limit in limits)]
+        output = self._insert("Clip", inputs, name, quantized.producer())
+        output.shape, output.type = quantized.shape, quantized.type
         return output
 
     def _dequantize(self, inputs: list[ir.Value], name: str, axis: int | None = None) -> ir.Value:

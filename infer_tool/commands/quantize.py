@@ -22,6 +22,7 @@ from infer_tool.files import check_output
 from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.layers import layers_of
 from infer_tool.ledger import new_report, set_facts, stage
+from infer_tool.qat import check_training, train_quantised
 from infer_tool.report.write import check_report_folder
 from infer_tool.search.run import search, search_limits
 from infer_tool.steps import (
@@ -34,6 +35,8 @@ from infer_tool.steps import (
     source_feeds,
     worst_over,
 )
+from infer_tool.training import open_parts as training_parts
+from infer_tool.training import raise_stopped
 from passes.config import OptimizeConfig
 from passes.facts import facts
 from quant import quantize_model
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from infer_tool.data import Dataset
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
+    from quant.train.loop import Training
 
 CALIBRATION_BATCH = 4  # calibration keeps every activation of a run in reach
 # Engines round differently, by a step here and there. More noise than this is a wrong kernel,
@@ -71,6 +75,7 @@ def run(config: Quantize, ui: Terminal) -> Report:
         ModelError: the model cannot be read.
         MismatchError: engines disagree about the result, or it has NaN where the source has none.
         GateError: a limit was missed.
+        LimitError: the time budget is spent; with --train the best so far is written.
 
     """
     check_output(config.output, config.force)
@@ -79,15 +84,17 @@ def run(config: Quantize, ui: Terminal) -> Report:
     report = new_report("quantize", config)
     imported = load_model(report, ui, config.model, config)
     inputs = Session(imported.model).inputs
-    calibration, evaluation = open_parts(config, inputs, report)
+    check_training(config)
+    calibration, evaluation, training = _parts(config, inputs, report)
     feeds = source_feeds(imported, config.seed, config.shape)
     passes = OptimizeConfig(seed=config.seed)
     prove_import(report, ui, imported, feeds, passes.tolerance)
     source = optimise(report, ui, imported.model, passes, feeds)
+    trained = None
     if config.scheme == "auto":
         candidate = _search(report, ui, config, source, (calibration, evaluation))
     else:
-        candidate = _quantise(report, ui, config, source, calibration)
+        candidate, trained = _quantise(report, ui, config, source, calibration, training)
 
     def check(path: Path) -> None:
         report.artifact = describe_file(candidate, path, config.output)
@@ -101,7 +108,21 @@ def run(config: Quantize, ui: Terminal) -> Report:
         apply_gates(report, parse_limits(config))
 
     save_onnx(candidate, config.output, check=check, force=config.force)
+    if trained is not None:
+        raise_stopped(report, config, trained)
     return report
+
+
+def _parts(
+    config: Quantize, inputs: tuple[TensorInfo, ...], report: Report
+) -> tuple[Dataset, Dataset, Dataset | None]:
+    """Samples to calibrate, to measure, and to train on."""
+    if not config.train:
+        return (*open_parts(config, inputs, report), None)
+    training, evaluation = training_parts(config, inputs)
+    if config.calib is None:
+        return training.subset(config.calib_samples), evaluation, training
+    return open_parts(config, inputs, report)[0], evaluation, training
 
 
 def open_parts(
@@ -138,20 +159,30 @@ def _split(config: Quantize, dataset: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def _quantise(
-    report: Report, ui: Terminal, config: Quantize, source: ir.Model, calibration: Dataset
-) -> ir.Model:
+    report: Report,
+    ui: Terminal,
+    config: Quantize,
+    source: ir.Model,
+    calibration: Dataset,
+    data: Dataset | None,
+) -> tuple[ir.Model, Training | None]:
+    training = None
     with (
         ui.step(f"calibrate and quantise to {config.scheme}", len(calibration)) as advance,
         stage(report, "quantize") as line,
     ):
-        result = quantize_model(source, _Feeds(source, calibration, advance), config)
+        feeds = _Feeds(source, calibration, advance)
+        if data is None:
+            result = quantize_model(source, feeds, config)
+        else:
+            result, training = train_quantised(report, ui, config, source, feeds, data)
         set_facts(line, facts(source), facts(result.model))
         line.options = {f.name: getattr(config, f.name) for f in fields(QuantizeConfig)}
         line.refusals = list(result.refusals)
         report.warnings += result.notes
         _stamp(config, result.model)
     report.coverage = result.coverage
-    return result.model
+    return result.model, training
 
 
 def _search(

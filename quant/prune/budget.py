@@ -96,6 +96,28 @@ def choose(
     return {c for layer in layers for c in layer.classes[: layer.removed]}
 
 
+def choose_evenly(
+    channels: Channels, importance: Mapping[int, float], share: float, multiple: int
+) -> set[int]:
+    """Classes to remove so that every layer keeps this share, up to the next multiple.
+
+    Raises:
+        UsageError: no layer can become smaller.
+
+    """
+    gone: set[int] = set()
+    for layer in layers_of(channels, importance):
+        count = len(layer.classes)
+        kept = min(count, max(1, -(-round(share * count) // multiple) * multiple))
+        gone.update(layer.classes[: count - kept])
+    if not gone:
+        raise UsageError(
+            f"no layer can keep {100 * share:g} % of its channels in multiples of {multiple}: "
+            f"{_most_common(channels)}; lower --multiple"
+        )
+    return gone
+
+
 def _cheapest(
     layers: list[Layer],
     importance: Mapping[int, float],
@@ -121,12 +143,15 @@ def _cheapest(
 
 
 def _out_of_reach(channels: Channels, reached: float, target: float) -> str:
-    reasons = list(channels.pinned.values())
-    common = max(sorted(set(reasons)), key=reasons.count) if reasons else "layers are small already"
     return (
         f"only {100 * reached:.1f} % is left to prune to, not {100 * target:.1f} %; most channels "
-        f"that stay: {common}; choose a larger budget or a smaller --multiple"
+        f"that stay: {_most_common(channels)}; choose a larger budget or a smaller --multiple"
     )
+
+
+def _most_common(channels: Channels) -> str:
+    reasons = list(channels.pinned.values())
+    return max(sorted(set(reasons)), key=reasons.count) if reasons else "layers are small already"
 
 
 def _shares(channels: Channels, layers: list[Layer], atoms: Array) -> Callable[[Kept], float]:

@@ -8,7 +8,7 @@ from passes.base import Refusal
 from passes.graph import forget_names
 from passes.infer_shapes import InferShapes
 from passes.verify import verify
-from quant.prune.budget import choose
+from quant.prune.budget import choose, choose_evenly
 from quant.prune.channels import trace
 from quant.prune.importance import by_activation, by_magnitude, by_taylor
 from quant.prune.shrink import shrink
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from quant.prune.channels import Channels
     from quant.prune.config import Importance
     from quant.prune.importance import Loss
 
@@ -61,6 +62,28 @@ def prune_channels(
     else:
         scores = by_magnitude(copy, channels)
     removed = choose(copy, channels, scores, target=target, counted=counted, multiple=multiple)
+    return _without(copy, channels, removed)
+
+
+def narrow_layers(
+    model: ir.Model, share: float, multiple: int
+) -> tuple[ir.Model, tuple[Refusal, ...]]:
+    """A copy whose layers all keep this share of their channels, those of the largest weights.
+
+    Raises:
+        UsageError: no layer can become smaller.
+
+    """
+    copy = model.clone()
+    forget_names(copy)
+    channels = trace(copy)
+    removed = choose_evenly(channels, by_magnitude(copy, channels), share, multiple)
+    return _without(copy, channels, removed)
+
+
+def _without(
+    copy: ir.Model, channels: Channels, removed: set[int]
+) -> tuple[ir.Model, tuple[Refusal, ...]]:
     reasons = sorted(set(channels.pinned.values()))
     shrink(copy, channels, removed)
     InferShapes().apply(copy)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infer_runtime.errors import MismatchError, TimeLimitError
-from quant.train.module import import_torch
+from quant.train.extra import import_torch
 from quant.train.state import State, identity, load_state, save_state
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Trainer:
             found = Training(metric, state.best_metric, state.best_metric, state.best_epoch)
             for number in range(state.epoch + 1, self.config.epochs + 1):
                 self._epoch(number, state, found)
-                if 0 < self.config.patience <= number - state.best_epoch:
+                if 0 < self.config.patience <= state.stale:
                     break
         except (TimeLimitError, KeyboardInterrupt) as error:
             found = found or Training(metric, state.best_metric, state.best_metric, 0)
@@ -152,9 +152,9 @@ class Trainer:
             self.hooks.step(1)
         metric = self._metric()
         arrays = self._arrays()
-        better = metric > state.best_metric
+        state.stale = 0 if metric > state.best_metric else state.stale + 1
         state.epoch, state.current, state.optimizer = number, arrays, self._remembered()
-        if better:
+        if metric >= state.best_metric:  # of two that are equal the one that learnt longer
             state.best, state.best_epoch, state.best_metric = arrays, number, metric
         seconds = time.perf_counter() - start
         mean = sum(losses) / max(len(losses), 1)

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from infer_runtime import Session
-from infer_runtime.errors import MissingExtraError
+from quant.train.extra import import_torch
 from quant.train.roles import TRAINED, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import ModuleType
 
     import numpy as np
 
@@ -20,22 +19,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
     Tensors = dict[str, Any]
-
-
-def import_torch() -> ModuleType:
-    """The torch package.
-
-    Raises:
-        MissingExtraError: it is not installed.
-
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError(
-            "training needs torch; run: pip install 'infertool[torch]'"
-        ) from error
-    return torch
 
 
 class Trainable:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from infer_runtime.errors import UsageError
 from passes.base import is_op
 from passes.graph import is_constant
+from quant.train.fake import FAKE, TRAIN_DOMAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,9 @@ def parameters_of(model: ir.Model) -> dict[str, Parameter]:
 
 
 def _roles(node: ir.Node) -> Iterator[tuple[int, str]]:
+    if (node.domain, node.op_type) == (TRAIN_DOMAIN, FAKE):
+        yield 0, node.attributes.get_string("role", "weight")
+        yield 1, "scale"
     if not is_op(node, node.op_type):
         return
     for index, role in _ROLES.get(node.op_type, {}).items():

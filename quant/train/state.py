@@ -34,6 +34,7 @@ class State:
     best: Arrays
     best_epoch: int
     best_metric: float
+    stale: int = 0  # epochs since the metric was better than ever before
     optimizer: Arrays = field(default_factory=dict)
 
 
@@ -54,7 +55,7 @@ def save_state(path: Path, state: State, digest: str) -> None:
         UsageError: the file cannot be written.
 
     """
-    head = [state.epoch, state.best_epoch, state.best_metric, digest]
+    head = [state.epoch, state.best_epoch, state.best_metric, state.stale, digest]
     arrays: Arrays = {"head": np.array(json.dumps(head))}
     for part in ("current", "best", "optimizer"):
         arrays |= {f"{part}/{name}": value for name, value in getattr(state, part).items()}
@@ -85,7 +86,7 @@ def load_state(path: Path, digest: str) -> State:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {str(name): file[f"v{i}"] for i, name in enumerate(file["names"])}
-        epoch, best_epoch, best_metric, found = json.loads(str(arrays.pop("head")))
+        epoch, best_epoch, best_metric, stale, found = json.loads(str(arrays.pop("head")))
     except _DAMAGE as error:
         raise UsageError(f"--checkpoint {path}: not a checkpoint; name another file") from error
     if found != digest:
@@ -97,5 +98,5 @@ def load_state(path: Path, digest: str) -> State:
         part, _, rest = name.partition("/")
         parts[part][rest] = value
     return State(
-        epoch, parts["current"], parts["best"], best_epoch, best_metric, parts["optimizer"]
+        epoch, parts["current"], parts["best"], best_epoch, best_metric, stale, parts["optimizer"]
     )

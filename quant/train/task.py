@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import UsageError
 from passes.base import is_op
-from quant.train.module import import_torch
+from quant.train.extra import import_torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
