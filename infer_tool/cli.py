@@ -17,7 +17,7 @@ import typer
 
 from infer_runtime.errors import InferError, LimitError
 from infer_tool.config import COMMANDS
-from infer_tool.guard import STOPS, crash, fork, interrupt_once
+from infer_tool.guard import INTERRUPTED, STOPS, crash, fork, interrupt_once
 from infer_tool.options import command_function
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # typer carries its own copy of click since 0.25 and depends on click before; this finds either.
 _PARSE_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-INTERRUPTED = 130
 _NO_LOG = logging.NullHandler()
 _START = (
     ("convert", "model.pt2 -o model.onnx", "any source to optimised, verified ONNX"),
