@@ -27,6 +27,17 @@ INTERRUPTED = 130
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
+def open_standard_streams() -> None:
+    """A stream that the caller closed leads nowhere; a file of ours must not get its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(os.dup(1), "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(os.dup(2), "w", encoding="utf-8")
+
+
 def fork() -> int | None:
     """In the child, and where there are no forks: None. In the parent: how the child ended.
 

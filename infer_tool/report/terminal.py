@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import sys
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,12 @@ EXPLAINED = ("optimize", "convert")  # quantize explains its formats instead
 PIPE_WIDTH = 120  # a pipe has no width; wide enough that no column is cut
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Not the library's exit status 1, which is that of a gate."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def show(report: Report, *, as_json: bool) -> None:
     """Print the report on stdout."""
     if as_json:
@@ -29,7 +37,7 @@ def show(report: Report, *, as_json: bool) -> None:
         return
     # Names of files and nodes are shown as they are; markup in them would be an error.
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    console = Console(highlight=False, markup=False, width=width)
+    console = _Console(highlight=False, markup=False, width=width)
     for table in _tables(report):
         console.print(table)
     for line in report.advice:
