@@ -11,23 +11,31 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infer_runtime.errors import InferError, LimitError
+from infer_runtime.errors import InferError, LimitError, UsageError
 from infer_tool.config import COMMANDS
-from infer_tool.guard import STOPS, crash, fork, interrupt_once
+from infer_tool.guard import (
+    INTERRUPTED,
+    STOPS,
+    crash,
+    fork,
+    interrupt_once,
+    open_standard_streams,
+)
 from infer_tool.options import command_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from infer_tool.config import Talk
+    from infer_tool.report.model import Report
 
 # typer carries its own copy of click since 0.25 and depends on click before; this finds either.
 _PARSE_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-INTERRUPTED = 130
 _NO_LOG = logging.NullHandler()
 _START = (
     ("convert", "model.pt2 -o model.onnx", "any source to optimised, verified ONNX"),
@@ -88,7 +96,6 @@ def _root(
 def _runner(name: str) -> Callable[[Talk], None]:
     def run(config: Talk) -> None:
         from infer_tool.api import run_command
-        from infer_tool.report.terminal import show
         from infer_tool.report.write import write_report
 
         try:
@@ -96,12 +103,23 @@ def _runner(name: str) -> Callable[[Talk], None]:
         except InferError as error:
             if error.evidence is not None:
                 write_report(error.evidence, config.report)
-                show(error.evidence, as_json=config.json)
+                _show(error.evidence, as_json=config.json)
             raise
         write_report(report, config.report)
-        show(report, as_json=config.json)
+        _show(report, as_json=config.json)
 
     return run
+
+
+def _show(report: Report, *, as_json: bool) -> None:
+    from infer_tool.report.terminal import show
+
+    try:
+        show(report, as_json=as_json)
+        sys.stdout.flush()
+    except OSError as error:  # full, or closed by who reads
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
+        raise UsageError(f"stdout cannot be written: {error.strerror}") from error
 
 
 def _fail(message: str) -> None:
@@ -128,6 +146,7 @@ def _invoke(arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return (and exit with) the documented status."""
     if arguments is None:
+        open_standard_streams()
         sys.exit(_guarded(sys.argv[1:]))
     # A stop request must run the clean-up, as Ctrl-C does.
     if threading.current_thread() is threading.main_thread():

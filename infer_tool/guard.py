@@ -23,7 +23,19 @@ if TYPE_CHECKING:
     from types import FrameType
 
 PR_SET_PDEATHSIG = 1
+INTERRUPTED = 130
 STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def open_standard_streams() -> None:
+    """A stream that the caller closed leads nowhere; a file of ours must not get its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(os.dup(1), "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(os.dup(2), "w", encoding="utf-8")
 
 
 def fork() -> int | None:
@@ -64,7 +76,8 @@ def _wait(child: int) -> int:
 
     for stop in STOPS:
         signal.signal(stop, pass_on)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return INTERRUPTED if requests and ended < 0 else ended
 
 
 def interrupt_once(_number: int, _frame: FrameType | None) -> None:
@@ -79,7 +92,8 @@ def interrupt_once(_number: int, _frame: FrameType | None) -> None:
 
 def crash(arguments: Sequence[str], number: int) -> InferError:
     """What is to be said of a child that a signal ended; its temporary files are removed."""
-    for flag, value in pairwise(arguments):
+    words = [part for word in arguments for part in word.split("=", 1)]
+    for flag, value in pairwise(words):
         if flag in ("-o", "--output"):
             remove_leftovers(Path(value))
     name = signal.Signals(number).name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -91,3 +92,28 @@ def test_who_works_dies_with_who_was_started(tmp_path, tiny) -> None:
             return
         time.sleep(0.02)
     pytest.fail("the process still works")
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("redirection", "status", "words"),
+    [
+        (">/dev/full", 2, "No space left"),
+        ("| true", 2, "Broken pipe"),
+        (">&-", 0, None),
+        (">&- 2>&- <&-", 0, None),
+    ],
+)
+def test_results_that_cannot_be_delivered(
+    tmp_path, tiny, extra, redirection, status, words
+) -> None:
+    """One line and a status that is no gate's; a closed stream was not wanted."""
+    command = shlex.join([sys.executable, "-m", "infer_tool", "inspect", str(tiny), *extra])
+    run = subprocess.run(
+        ["bash", "-c", f"{command} {redirection}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": REPOSITORY},
+    )  # fmt: skip
+    assert run.returncode == status, run.stderr
+    errors = [line for line in run.stderr.splitlines() if line]
+    assert len(errors) == (words is not None), run.stderr
+    assert words is None or words in errors[0]

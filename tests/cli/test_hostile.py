@@ -177,3 +177,28 @@ def test_an_archive_that_unpacks_to_much_more(cli, tmp_path) -> None:
     outcome = cli("convert", path, "-o", tmp_path / "o.onnx")
     assert outcome.status == 3
     assert "bomb.pt2: unpacks to" in outcome.err
+
+
+def test_names_with_the_markup_of_the_terminal(cli, tmp_path) -> None:
+    """Tables and progress show names as they are."""
+    folder = tmp_path / "["
+    folder.mkdir()
+    path = folder / "b]m.onnx"
+    nodes = [
+        helper.make_node("Neg", ["x"], ["[/h]"], name="[/neg] [red]"),
+        helper.make_node("Neg", ["[/h]"], ["y"], name="[/again]"),
+    ]
+    path.write_bytes(_model(nodes))
+    words = ["--explain", "--report", tmp_path / "r"]
+    assert cli("optimize", path, "-o", folder / "o].onnx", *words).status == 0
+    outcome = cli("bench", path, "--profile", "--runs", "2", "--engine", "reference")
+    assert outcome.status == 0, outcome.err
+    assert "[/neg] [red]" in outcome.out
+
+
+def test_a_tolerance_that_is_no_number(cli, samples) -> None:
+    model = samples / "digits_mlp.onnx"
+    outcome = cli("verify", model, model, "--tolerance", "nan")
+    assert outcome.status == 2
+    assert "--tolerance nan" in outcome.err
+    assert cli("inspect", "").status == 2
