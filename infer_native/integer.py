@@ -269,8 +269,10 @@ def _add(layer: Layer, sources: list[Scaled | None], target: Scaled) -> Layer | 
     if a.tensor.shape != target.tensor.shape or b.tensor.shape != target.tensor.shape:
         return None
     ratio_a, ratio_b = a.scale / target.scale, b.scale / target.scale
-    shift = np.float32(target.zero) - (ratio_a * np.float32(a.zero) + ratio_b * np.float32(b.zero))
-    attrs = {"sum": Sum(ratio_a, ratio_b, np.float32(shift))}
+    # ONNX Runtime's compiler fuses the first product with the sum: float64 holds it exactly.
+    late = np.float32(ratio_b * np.float32(b.zero))
+    zeros = np.float32(np.float64(ratio_a) * a.zero + np.float64(late))
+    attrs = {"sum": Sum(ratio_a, ratio_b, np.float32(target.zero) - zeros)}
     return Layer("_QAdd", layer.name, [a.tensor, b.tensor], [target.tensor], attrs)
 
 

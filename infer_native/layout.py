@@ -67,6 +67,7 @@ class _Assignment:
             or self._map(layer)
             or self._global_pool(layer)
             or self._around(layer)
+            or self._rescaled(layer)
         ):
             return
         for tensor in layer.inputs:
@@ -201,6 +202,18 @@ class _Assignment:
         attrs = {**layer.attrs, "code": chosen}
         made: list[Tensor | None] = [self._new(layer.output())]
         self._layers.append(Layer(layer.op, layer.name, inputs, made, attrs))
+        return True
+
+    def _rescaled(self, layer: Layer) -> bool:
+        """QuantizeLinear and back with one scale for the tensor: element by element."""
+        if layer.op not in ("QuantizeLinear", "DequantizeLinear"):
+            return False
+        parameters = layer.inputs[1:]
+        if layer.input(0) not in self._twins or any(t and t.size != 1 for t in parameters):
+            return False
+        inputs: list[Tensor | None] = [self._as_blocked(layer.input(0)), *parameters]
+        made: list[Tensor | None] = [self._new(layer.output())]
+        self._layers.append(Layer(layer.op, layer.name, inputs, made, layer.attrs))
         return True
 
     def _new(self, tensor: Tensor) -> Tensor:

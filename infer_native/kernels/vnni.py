@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from infer_native.kernels.vnni_ops import (
     INLINE,
     LANES,
     REGISTERS,
+    added,
     bordered,
     ending,
     stored,
@@ -55,21 +55,23 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
     whole = kh == kw == 1 and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
     panels = panels_of(choose(run, columns, REGISTERS, embedded=False))
-    tables = [_pack(linear.weights, panels), *vectors(linear, columns)]
+    constants, zero = added(linear, layer.attrs)
+    tables = [_pack(linear.weights, panels), *vectors(linear, columns), *constants]
     helpers: dict[str, str] = {}
     calls, at = [], 0
     steps = -(-inputs // GROUP)
     for panel in panels:
-        name, text = _product(panel.tile, run, where.strides[1] * pixel, linear, layer.attrs)
+        name, text = _product(panel.tile, run, where.strides[1] * pixel, layer.attrs)
         helpers[name] = text
         first = panel.first * LANES
         place = f"n * {y.size // samples} + {panel.first * rows * out * LANES} + r * {out * LANES}"
-        other = f", x1 + {place}" if "sum" in layer.attrs else ""
+        other = f", x1 + {place}, t3" if constants else ""
         calls.append(
             f"{name}(in + r * {where.strides[0] * line * pixel}, t0 + {at}, t1 + {first}, "
             f"t2 + {first}, y0 + {place}{other}, {run // panel.tile.rows}, {steps}, "
             f"{lines * line * pixel}, {rows * out * LANES}, {kh}, {kw}, "
-            f"{where.dilations[0] * line * pixel}, {where.dilations[1] * pixel});"
+            f"{where.dilations[0] * line * pixel}, {where.dilations[1] * pixel}, "
+            f"{zero});"
         )
         at += panel.tile.columns * LANES * GROUP * steps * kh * kw
     body = "\n".join(loop("r", 1 if whole else rows, c) for c in calls)
@@ -92,27 +94,24 @@ def _pack(weights: Array, panels: Sequence[Panel]) -> Array:
     return np.concatenate(parts)
 
 
-def _product(
-    tile: Tile, run: int, step: int, linear: Linear, attrs: dict[str, object]
-) -> tuple[str, str]:
+def _product(tile: Tile, run: int, step: int, attrs: dict[str, object]) -> tuple[str, str]:
     """Like `gemm.product`, on integers; all pixels of the output lie one after the other."""
-    end, zero = ending(linear, attrs)
-    key = hashlib.sha256(f"{end}{zero}".encode()).hexdigest()[:6]
+    end = ending(attrs)
     rest = run % tile.rows
-    name = f"q_{tile.rows}x{tile.columns}r{rest}_s{step}_{key}"
-    other = ", const uint8_t *r" if "sum" in attrs else ""
-    given = ", r" if other else ""
+    name = f"q_{tile.rows}x{tile.columns}r{rest}_s{step}_{end.partition('(')[0]}"
+    other = ", const uint8_t *r, const float *k" if "sum" in attrs else ""
+    given = ", r, k" if other else ""
     head = (
         f"(const uint8_t *a, const int8_t *b, const int32_t *bias, const float *scale, uint8_t *o"
         f"{other}, "
     )
-    strides = "long steps, long aps, long ops, long kh, long kw, long rs, long ks"
-    arguments = f"a, b, bias, scale, o{given}, steps, aps, ops, kh, kw, rs, ks"
+    strides = "long steps, long aps, long ops, long kh, long kw, long rs, long ks, int zero"
+    arguments = f"a, b, bias, scale, o{given}, steps, aps, ops, kh, kw, rs, ks, zero"
     text = ""
     for height in {tile.rows, *((rest,) if rest else ())}:
         text += (
             f"{INLINE} void {name}_{height}{head}{strides}) {{\n"
-            + _tile(height, tile.columns, step, end, zero)
+            + _tile(height, tile.columns, step, end)
             + "}\n"
         )
     moves = f"a += {tile.rows * step}; o += {tile.rows * LANES};"
@@ -126,7 +125,7 @@ def _product(
     return name, text
 
 
-def _tile(rows: int, columns: int, step: int, end: str, zero: int) -> str:
+def _tile(rows: int, columns: int, step: int, end: str) -> str:
     lines = []
     for j in range(columns):
         start = f"__m512i c0_{j} = QLD(bias + {j * LANES})"
@@ -134,11 +133,11 @@ def _tile(rows: int, columns: int, step: int, end: str, zero: int) -> str:
     lines += [
         "for (long y = 0; y < kh; y++) for (long x = 0; x < kw; x++) {",
         "const uint8_t *p = a + y * rs + x * ks;",
-        "for (long k = steps / 4; k; k--) {",
+        "for (long n = steps / 4; n; n--) {",
         *(_step(rows, columns, step, u) for u in range(4)),
         f"p += aps; b += {4 * columns * LANES * GROUP};",
         "}",
-        "for (long k = steps % 4; k; k--) {",
+        "for (long n = steps % 4; n; n--) {",
         _step(rows, columns, step, 0),
         f"p += {GROUP}; b += {columns * LANES * GROUP};",
         "}",
@@ -147,7 +146,7 @@ def _tile(rows: int, columns: int, step: int, end: str, zero: int) -> str:
     for j in range(columns):
         lines.append(f"{{ const __m512 S = _mm512_loadu_ps(scale + {j * LANES});")
         for m in range(0, rows, 4):
-            lines.append(stored([f"c{i}_{j}" for i in range(m, min(m + 4, rows))], m, j, end, zero))
+            lines.append(stored([f"c{i}_{j}" for i in range(m, min(m + 4, rows))], m, j, end))
         lines.append("}")
     return "\n".join(lines) + "\n"
 

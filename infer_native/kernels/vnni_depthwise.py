@@ -30,14 +30,14 @@ def depthwise(layer: Layer, where: Window, linear: Linear) -> Code:
     line = width + where.begins[1] + where.ends[1] + extra
     lines = height + where.begins[0] + where.ends[0]
     tile = -(-out // -(-out // 14))
-    name, text = _depthwise_row(where, out, tile, line, linear)
+    name, text = _depthwise_row(where, out, tile, line)
     order = np.array([(i % 4) * LANES + i // 4 for i in range(64)], np.uint8)
     plane = lines * line * LANES
     call = (
         f"const long at = (n * {blocks} + c) * {rows * out * LANES} + r * {out * LANES};\n"
         f"{name}(in + c * {plane} + r * {where.strides[0] * line * LANES}, "
         f"t0 + c * {kh * slots * LANES * GROUP}, t1 + c * {LANES}, t2 + c * {LANES}, y0 + at, "
-        "QLD(t3));"
+        f"QLD(t3), {linear.zero_out});"
     )
     body = loop("c", blocks, loop("r", rows, call))
     source, scratch = bordered(layer, where, linear.zero_in, lines, line, padded=True)
@@ -46,21 +46,18 @@ def depthwise(layer: Layer, where: Window, linear: Linear) -> Code:
     return Code(loop("n", samples, f"{source}{body}"), tables, scratch, helpers)
 
 
-def _depthwise_row(
-    where: Window, out: int, tile: int, line: int, linear: Linear
-) -> tuple[str, str]:
+def _depthwise_row(where: Window, out: int, tile: int, line: int) -> tuple[str, str]:
     (kh, kw), (_, stride) = where.kernel, where.strides
-    zero = linear.zero_out
-    name = f"qdw_{kh}x{kw}_s{stride}_o{out}_l{line}_z{zero}"
+    name = f"qdw_{kh}x{kw}_s{stride}_o{out}_l{line}"
     full, rest = divmod(out, tile)
     moves = f"in += {tile * stride * LANES}; o += {tile * LANES};"
-    body = _depthwise_tile(where, tile, line, zero)
+    body = _depthwise_tile(where, tile, line)
     tiles = [f"for (long t = 0; t < {full}; t++) {{\n{body}{moves}\n}}"]
     if rest:
-        tiles.append(f"{{\n{_depthwise_tile(where, rest, line, zero)}}}")
+        tiles.append(f"{{\n{_depthwise_tile(where, rest, line)}}}")
     text = (
         f"static void {name}(const uint8_t *in, const int8_t *w, const int32_t *bias, "
-        "const float *scale, uint8_t *o, const __m512i order) {\n"
+        "const float *scale, uint8_t *o, const __m512i order, int zero) {\n"
         "const __m512i start = QLD(bias);\nconst __m512 S = _mm512_loadu_ps(scale);\n"
         + "\n".join(tiles)
         + "\n}\n"
@@ -68,7 +65,7 @@ def _depthwise_row(
     return name, text
 
 
-def _depthwise_tile(where: Window, size: int, line: int, zero: int) -> str:
+def _depthwise_tile(where: Window, size: int, line: int) -> str:
     """Each group of four pixels is brought into order once, for all outputs that it reaches."""
     (kh, kw), stride = where.kernel, where.strides[1]
     slots = -(-kw // GROUP)
@@ -88,5 +85,5 @@ def _depthwise_tile(where: Window, size: int, line: int, zero: int) -> str:
         lines.append("}")
     for m in range(0, size, 4):
         sums_ = [f"c{i}" for i in range(m, min(m + 4, size))]
-        lines.append(stored(sums_, m, 0, "q_round(@C, @S)", zero).replace("0 * ops + ", ""))
+        lines.append(stored(sums_, m, 0, "q_round(@C, @S)").replace("0 * ops + ", ""))
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_native.cwriter import literal, loop
+from infer_native.cwriter import loop
 
 if TYPE_CHECKING:
     from infer_native.integer import Linear, Sum
@@ -140,20 +140,27 @@ def vectors(linear: Linear, columns: int) -> tuple[Array, Array]:
     return bias, scale
 
 
-def ending(linear: Linear, attrs: dict[str, object]) -> tuple[str, int]:
-    """The rounding of one pixel (sums @C, scale @S, other tensor @R), and the zero point to add."""
+def ending(attrs: dict[str, object]) -> str:
+    """The rounding of one pixel: sums @C, scale @S, other tensor @R, constants k."""
+    if "sum" not in attrs:
+        return "q_round(@C, @S)"
+    name = "q_add" if attrs["first"] else "q_add_to"
+    return f"{name}(@C, @S, @R, k[0], k[1], k[2], k[3])"
+
+
+def added(linear: Linear, attrs: dict[str, object]) -> tuple[list[Array], int]:
+    """The constants k, if there are any, and the zero point that is added when pixels are stored.
+
+    Sums hold it already.
+    """
     sum_: Sum | None = attrs.get("sum")  # type: ignore[assignment]
     if sum_ is None:
-        return "q_round(@C, @S)", linear.zero_out
-    name, ratios = "q_add", (sum_.ratio_a, sum_.ratio_b)
-    if not attrs["first"]:
-        name, ratios = "q_add_to", (sum_.ratio_b, sum_.ratio_a)
-    numbers = (np.float32(linear.zero_out), *ratios, sum_.shift)
-    given = ", ".join(literal(v, "float") for v in numbers)
-    return f"{name}(@C, @S, @R, {given})", 0
+        return [], linear.zero_out
+    ratios = (sum_.ratio_a, sum_.ratio_b) if attrs["first"] else (sum_.ratio_b, sum_.ratio_a)
+    return [np.array([linear.zero_out, *ratios, sum_.shift], np.float32)], 0
 
 
-def stored(sums: list[str], m: int, j: int, end: str, zero: int) -> str:
+def stored(sums: list[str], m: int, j: int, end: str) -> str:
     """Up to four pixels, rounded and stored together."""
     at = f"{j} * ops + {m * LANES}"
     values = [
@@ -161,4 +168,4 @@ def stored(sums: list[str], m: int, j: int, end: str, zero: int) -> str:
         for i, s in enumerate(sums)
     ]
     values += ["_mm512_setzero_si512()"] * (4 - len(values))
-    return f"q_store(o + {at}, {', '.join(values)}, {zero}, {len(sums)});"
+    return f"q_store(o + {at}, {', '.join(values)}, zero, {len(sums)});"

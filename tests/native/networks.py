@@ -69,6 +69,9 @@ class Network:
     def add(self, a: str, b: str) -> str:
         return self._quantised(f"Add({a}, {b})")
 
+    def hard_swish(self, x: str) -> str:
+        return self._quantised(f"HardSwish({x})")
+
     def mean(self, x: str) -> str:
         return self._quantised(f"GlobalAveragePool({x})")
 
