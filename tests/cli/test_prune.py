@@ -118,6 +118,7 @@ def test_a_loss_that_is_no_number(cli, samples, tmp_path) -> None:
         (["--target-macs", "1%"], 2, "is left to prune to"),
         (["--batch-size", "600"], 2, "--batch-size"),
         (["--augment", "none.py:f"], 2, "none.py"),
+        (["--checkpoint", "no_such_folder/state.npz"], 2, "no such folder"),
         (["--warmup", "2"], 2, "at most 1"),
         (["--max-drop", "-5%"], 1, "max-drop"),
     ],
