@@ -5,6 +5,7 @@ COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY infer_runtime infer_runtime
 COPY passes passes
 COPY quant quant
+COPY infer_native infer_native
 COPY infer_tool infer_tool
 RUN python -m venv /opt/infertool \
     && /opt/infertool/bin/pip install --no-cache-dir -c constraints.txt '.[engines]'

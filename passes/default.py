@@ -31,6 +31,7 @@ from passes.infer_shapes import InferShapes
 from passes.inline_if import InlineIf
 from passes.join_splits import JoinSplits, SplitJoins
 from passes.lift_constants import LiftConstants
+from passes.lift_scales import LiftScales
 from passes.matmul_to_gemm import MatMulToGemm
 from passes.merge_casts import MergeCasts
 from passes.merge_clips import MergeClips
@@ -97,6 +98,7 @@ PASSES: tuple[Pass, ...] = (
     PadIntoConv(),  # before the fusions, which then see Conv and its neighbour
     MatMulToGemm(),  # before the fusions into Gemm
     FoldBatchNorm(),
+    LiftScales(),  # before FoldAffine, which looks at neighbours
     FoldAffine(),  # after BatchNormalization: Conv, BN, Add folds in this order
     FoldAffineBefore(),  # after the foldings backwards, which keep padding out of it
     EliminateCommonSubexpressions(),  # after the fusions, which refuse shared producers

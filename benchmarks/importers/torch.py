@@ -26,7 +26,7 @@ MTCNN = {"pnet": "image:batchx3xheightxwidth", "rnet": "image:batchx3x24x24",
          "onet": "image:batchx3x48x48"}  # fmt: skip
 
 
-def rows(only: str = "") -> Iterator[Row]:
+def rows(only: str = "", _models: Path | None = None) -> Iterator[Row]:
     """All rows whose model's name holds the text."""
     if only in "EfficientNet-Lite0":
         zoo._efficientnet(zoo.CACHE)

@@ -42,7 +42,10 @@ def _report(cli, samples, path, *extra) -> dict:
 
 def test_damaged_layer_is_first_and_the_advice_runs(cli, samples, damaged) -> None:
     found = _report(cli, samples, damaged, "--layers", "--bisect")
-    layers, tried = found["details"].values()
+    layers, tried = (
+        found["details"][title]
+        for title in ("Layers, the noisiest by itself first", "Layers left out, one at a time")
+    )
     assert layers["rows"][0][0] == DAMAGED
     own = {row[0]: float(row[3].removesuffix(" dB")) for row in layers["rows"] if row[3] != "exact"}
     assert own.pop(DAMAGED) < 5

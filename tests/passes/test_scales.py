@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from passes.fold_affine_before import FoldAffineBefore
+from passes.lift_scales import LiftScales
 from passes.matmul_to_gemm import MatMulToGemm
 from passes.merge_clips import MergeClips
 from passes.merge_scales import MergeScales
@@ -180,3 +181,28 @@ def test_scales_fold_into_the_next_product(apply_pass, make_known, body, ops) ->
     (float[] y) {{ {body} }}"""
     model = make_known(text, w=_f(4, 4), u=_f(5, 4), q=_f(4), k=_f(4) + 2)
     assert apply_pass(FoldAffineBefore(), model)[0] == ops
+
+
+@pytest.mark.parametrize(
+    ("body", "ops"),
+    [
+        ("c = Conv(x, w)  r = Squeeze(c, a)  y = Neg(r)", ["Conv", "Neg", "Squeeze"]),
+        ("c = Conv(x, w)  r = Squeeze(c, a)  y = Mul(k, r)", ["Conv", "Mul", "Squeeze"]),
+        ("c = Conv(x, w)  r = Squeeze(c, a)  t = Transpose<perm=[0,2,1]>(r)  y = Div(t, k)",
+         ["Conv", "Div", "Squeeze", "Transpose"]),
+        ("c = Conv(x, w)  r = Squeeze(c, a)  y = Div(k, r)", ["Conv", "Squeeze", "Div"]),
+        ("c = Conv(x, w)  r = Squeeze(c, a)  y = Mul(r, v)", ["Conv", "Squeeze", "Mul"]),
+        ("c = Conv(x, w)  r = Squeeze(c, a)  y = Mul(r, d)", ["Conv", "Squeeze", "Mul"]),
+        ("c = Relu(x)  r = Squeeze(c, a)  y = Neg(r)", ["Relu", "Squeeze", "Neg"]),
+        ("c = Conv(x, w)  r = Squeeze(c, a)  n = Neg(r)  y = Add(n, r)",
+         ["Conv", "Squeeze", "Neg", "Add"]),
+        ("c = Conv(x, w)  r = Squeeze(c, a)  n = Neg(r)  s = ReduceSum<keepdims=0>(c)  y = Add(n, s)",
+         ["Conv", "Squeeze", "Neg", "ReduceSum", "Add"]),
+    ],
+)  # fmt: skip
+def test_a_factor_moves_to_the_convolution(apply_pass, make_known, body, ops) -> None:
+    text = f"""t (float[1,2,1,5] x, float[3,2,1,2] w, int64[1] a, float k, float[4] v,
+    float[1,1,1,1,1] d) => (float[] y) {{ {body} }}"""
+    model = make_known(text, w=_f(3, 2, 1, 2), a=np.array([2]), k=np.float32(0.7),
+                       v=_f(4), d=_f(1, 1, 1, 1, 1))  # fmt: skip
+    assert apply_pass(LiftScales(), model)[0] == ops

@@ -35,7 +35,10 @@ def _params() -> list[Any]:
     reasons = _excluded()
 
     def mark(name: str) -> list[Any]:
-        return [pytest.mark.xfail(reason=reasons[name])] if name in reasons else []
+        reason = reasons.get(name)
+        # Random numbers may be the wanted ones by chance.
+        strict = reason is None or "random" not in reason
+        return [] if reason is None else [pytest.mark.xfail(reason=reason, strict=strict)]
 
     return [
         pytest.param(case, id=f"{case.kind}-{case.name}", marks=mark(case.name)) for case in CASES
