@@ -76,6 +76,7 @@ def test_a_kill_and_what_comes_after(samples, tmp_path) -> None:
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert not out.exists()
+    resumable += ["--time-budget", "10min"]  # another limit is no other training
     resumed = subprocess.run(resumable, check=False, text=True, **quiet)
     assert resumed.returncode == 0, resumed.stderr
     assert "epoch 1/4" not in resumed.stderr
