@@ -42,7 +42,8 @@ class Talk:
     time_budget: str | None = field(
         default=None,
         metadata={
-            "help": "Stop after this long, e.g. 90s or 10min: exit status 5 and no file.",
+            "help": "Stop after this long, e.g. 90s or 10min: exit status 5 and no file, or what a "
+            "training has reached.",
             "metavar": "TIME",
         },
     )
