@@ -12,7 +12,7 @@ import numpy as np
 from infer_runtime import Session
 from infer_runtime.errors import InferError, InterruptError, TimeLimitError, UsageError
 from infer_tool.data import load_function, open_dataset
-from infer_tool.evaluate import feed_batch
+from infer_tool.evaluate import feed_batch, full_batches
 from infer_tool.ledger import stage
 from infer_tool.metrics import check_labels, is_classifier
 from infer_tool.reason import reason
@@ -88,6 +88,7 @@ class Samples:
     training: Dataset
     held_back: Dataset
     size: int
+    fixed: bool  # is it the only size that the model takes?
     seed: int
     augment: Callable[..., Any] | None
     name: str  # of the function that augments
@@ -106,10 +107,8 @@ class Samples:
             yield self._changed(feeds, generator), labels
 
     def validation(self) -> Iterator[Batch]:
-        """The samples that were held back, full batches only."""
-        for feeds, labels in self.held_back.batches(self.size):
-            if len(next(iter(feeds.values()))) == self.size:
-                yield feeds, labels
+        """The samples that were held back; full batches only where the model takes no others."""
+        yield from full_batches(self.held_back, self.size, self.fixed)
 
     def _changed(self, feeds: Feeds, generator: np.random.Generator) -> Feeds:
         if self.augment is None:
@@ -140,11 +139,8 @@ def samples_for(
         UsageError: fewer samples than one batch for each part.
 
     """
-    held = min(max(round(VALIDATION_SHARE * len(data)), 1), VALIDATION_SAMPLES)
-    size = feed_batch(inputs, min(config.batch_size, held))
-    if size == held:
-        size = feed_batch(inputs, config.batch_size)
-        held = max(held, size)
+    size = feed_batch(inputs, config.batch_size)
+    held = max(min(round(VALIDATION_SHARE * len(data)), VALIDATION_SAMPLES), size)
     if len(data) < held + size:
         raise UsageError(
             f"{config.data}: {len(data)} training samples, needs {held} to compare epochs and "
@@ -152,7 +148,8 @@ def samples_for(
         )
     training, held_back = data.split(len(data) - held, config.seed)
     augment = load_function(config.augment) if config.augment else None
-    return Samples(training, held_back, size, config.seed, augment, config.augment)
+    fixed = any(i.shape and isinstance(i.shape[0], int) for i in inputs)
+    return Samples(training, held_back, size, fixed, config.seed, augment, config.augment)
 
 
 class Lesson:
@@ -160,6 +157,8 @@ class Lesson:
 
     def __init__(self, config: Compress | Quantize, source: ir.Model, data: Dataset) -> None:
         """Check that labels and outputs fit, before any work."""
+        if config.checkpoint is not None and not config.checkpoint.parent.is_dir():
+            raise UsageError(f"--checkpoint {config.checkpoint}: no such folder; create it first")
         session = Session(source)
         self.config, self.source, self.session = config, source, session
         self.samples = samples_for(config, data, session.inputs)

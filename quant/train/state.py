@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infer_runtime.errors import UsageError
+from quant.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from quant.train.config import TrainConfig
 
     Array = np.ndarray[Any, Any]
     Arrays = dict[str, Array]
@@ -39,8 +38,12 @@ class State:
 
 
 def identity(config: TrainConfig, start: Mapping[str, Array]) -> str:
-    """A digest of the options and the first values: training goes on only from its own."""
-    options = {k: str(v) for k, v in asdict(config).items() if k != "checkpoint"}
+    """A digest of the first values and of what steers training, which goes on only from its own.
+
+    Where the result goes and how long it may take are free to change.
+    """
+    names = {f.name for f in fields(TrainConfig)} - {"checkpoint", "train_threads"}
+    options = {name: str(getattr(config, name, "")) for name in (*names, "seed", "data")}
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
     for name in sorted(start):
         digest.update(name.encode())

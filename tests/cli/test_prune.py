@@ -61,26 +61,25 @@ def test_without_labels(cli, samples, tmp_path) -> None:
     assert "has no labels" in failed.err
 
 
-def test_a_kill_and_what_comes_after(samples, tmp_path) -> None:
+def test_a_kill_and_what_comes_after(cli, samples, tmp_path) -> None:
     """Killed after its first epoch it goes on from there, to the same bytes."""
     state, out, whole = tmp_path / "state.npz", tmp_path / "out.onnx", tmp_path / "whole.onnx"
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    base = [sys.executable, "-m", "infer_tool"]
     more = ["--epochs", 4, "--max-drop", "50%"]
     words = command(samples, out, *more, "--checkpoint", state, model="digits_mlp")
-    resumable = [*base, *words]
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    child = subprocess.Popen(resumable, **quiet)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "infer_tool", *words],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.DEVNULL,
+    )
     while not state.exists() and child.poll() is None:
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
-    child.communicate()
+    child.wait()
     assert not out.exists()
-    resumed = subprocess.run(resumable, check=False, text=True, **quiet)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "epoch 1/4" not in resumed.stderr
-    words = command(samples, whole, *more, model="digits_mlp")
-    subprocess.run([*base, *words], check=True, **quiet)
+    resumed = cli(*words, "--time-budget", "10min")  # another limit is no other training
+    assert resumed.status == 0, resumed.err
+    assert "epoch 1/4" not in resumed.err
+    assert cli(*command(samples, whole, *more, model="digits_mlp")).status == 0
     assert sha256(out) == sha256(whole)
 
 
@@ -118,6 +117,7 @@ def test_a_loss_that_is_no_number(cli, samples, tmp_path) -> None:
         (["--target-macs", "1%"], 2, "is left to prune to"),
         (["--batch-size", "600"], 2, "--batch-size"),
         (["--augment", "none.py:f"], 2, "none.py"),
+        (["--checkpoint", "no_such_folder/state.npz"], 2, "no such folder"),
         (["--warmup", "2"], 2, "at most 1"),
         (["--max-drop", "-5%"], 1, "max-drop"),
     ],
