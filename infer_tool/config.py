@@ -42,7 +42,7 @@ class Talk:
     time_budget: str | None = field(
         default=None,
         metadata={
-            "help": "Stop after this long, e.g. 90s or 10min: exit status 5 and no file. A training "
+            "help": "Stop after this long, e.g. 90s or 10min: exit status 5 and no file. Training "
             "and quantize --scheme auto write the best so far, if it keeps the limits.",
             "metavar": "TIME",
         },
