@@ -193,7 +193,7 @@ class _Assignment:
 
     def _around(self, layer: Layer) -> bool:
         """Pooling and borders of images that lie in blocks."""
-        if not layer.inputs or layer.input(0) not in self._twins:
+        if layer.optional(0) not in self._twins:
             return False
         chosen = fast_pool(layer) or fast_pad(layer)
         if chosen is None:
