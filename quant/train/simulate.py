@@ -17,8 +17,9 @@ from infer_runtime import Session
 from passes.remove_unused import RemoveUnused
 from quant.granularity import PerAxis
 from quant.parameters import BIAS_LEVELS, SMALLEST_SCALE, Parameters, weight_limits
+from quant.qdq import Emitter
 from quant.selection import select
-from quant.static import Emitter, Prepared, chosen_numbers, emit, quantised
+from quant.static import Prepared, chosen_numbers, emit, quantised
 from quant.train.fake import FAKE, NO_AXIS, TRAIN_DOMAIN
 from quant.train.module import Trainable
 
