@@ -314,6 +314,14 @@ class Quantize(
         default=DEFAULT_CALIB_SAMPLES,
         metadata={"help": "Samples for calibration, from --data or --calib.", "min": 1},
     )
+    target_cpu: str | None = field(
+        default=None,
+        metadata={
+            "help": "Also compute the result as this processor does and warn where that differs "
+            "(avx2 saturates products of uint8 and int8); see --reduce-range, --activations.",
+            "metavar": "CPU",
+        },
+    )
     explain: bool = field(
         default=False, metadata={"help": "Show every node that stays in float, and why."}
     )

@@ -116,6 +116,13 @@ class QuantizeConfig:
     per_tensor: bool = field(
         default=False, metadata={"help": "One scale for each weight instead of each channel."}
     )
+    reduce_range: bool = field(
+        default=False,
+        metadata={
+            "help": "Weights of static schemes in -64 to 64: sums of two products with uint8 then "
+            "fit into the 16 bits that x86 processors without VNNI have for them."
+        },
+    )
     keep_functions: bool = field(
         default=False,
         metadata={

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from passes.graph import constant
-from quant.formats import INT2, INT3, INT4, INT8, IntegerFormat
+from quant.formats import INT2, INT3, INT4, INT8, REDUCED_INT8, IntegerFormat
 from quant.gptq import round_rows
 from quant.granularity import Granularity, PerAxis, PerTensor
 from quant.moments import rows_of, weight_of
@@ -93,9 +93,10 @@ def corrects_bias(node: ir.Node, config: QuantizeConfig) -> bool:
     return config.bias_correction and node.op_type != "MatMul"
 
 
-def weight_format(config: QuantizeConfig) -> IntegerFormat:
-    """What a static scheme stores weights in: int8, and N bits for wNaM."""
-    return _SHORT.get(config.scheme, INT8)
+def weight_format(config: QuantizeConfig, *, short: bool = True) -> IntegerFormat:
+    """What a static scheme stores weights in: int8, and, if `short`, N bits for wNaM."""
+    long = REDUCED_INT8 if config.reduce_range else INT8
+    return _SHORT.get(config.scheme, long) if short else long
 
 
 def _compensated(

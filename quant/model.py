@@ -89,6 +89,7 @@ def _static_only(config: QuantizeConfig) -> str | None:
         "--empirical-bias": config.empirical_bias,
         "--reconstruct": config.reconstruct != "none",
         "--learn-ranges": config.learn_ranges,
+        "--reduce-range": config.reduce_range,
         "--smooth": bool(config.smooth) and config.scheme != "int8-dynamic",
     }
     return next((flag for flag, on in given.items() if on), None)

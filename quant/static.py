@@ -177,7 +177,7 @@ def chosen_linear(prepared: Prepared) -> Quantizer:
     wide = wide_nodes(prepared.selection, config)
 
     def linear(node: ir.Node, input_scale: np.float32) -> Linear:
-        form = INT8 if node.name in wide else weight_format(config)
+        form = weight_format(config, short=node.name not in wide)
         return quantize_linear(node, input_scale, config, moments, form)
 
     return linear

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, UsageError
+from infer_runtime.target_cpu import check_target
 from infer_tool.attribution import rank_layers
 from infer_tool.commands.verify_layers import OPTIONS_KEY
 from infer_tool.config import DEFAULT_CALIB_SAMPLES
@@ -63,6 +64,7 @@ BELOW_QUANTISATION_DB = 3.0
 FAR_FROM_SOURCE_DB = 10.0  # a tenth of the signal's power is error
 ENGINE_SAMPLES = 8
 LAYER_SAMPLES = 2
+TARGET_SAMPLES, TARGET_DB = 16, 0.5  # noise that a processor may add before it is said
 PROFILED = ("onnxruntime", "reference")  # engines that tell the times of nodes
 LITTLE_IN_INTEGERS = 0.5
 
@@ -85,6 +87,7 @@ def run(config: Quantize, ui: Terminal) -> Report:
     imported = load_model(report, ui, config.model, config)
     inputs = Session(imported.model).inputs
     check_training(config)
+    _check_target(config)
     calibration, evaluation, training = _parts(config, inputs, report)
     feeds = source_feeds(imported, config.seed, config.shape)
     passes = OptimizeConfig(seed=config.seed)
@@ -257,9 +260,37 @@ def _measure(
         raise MismatchError(
             "the quantised model gives NaN or Inf where its source does not; no file was written"
         )
+    if config.target_cpu is not None:
+        _as_target(report, ui, config.target_cpu, source, path, data)
     if config.runs:
         with stage(report, "latency", threads=config.threads):
             report.latency = source_and_result(ui, config, name, source, path, data)
+
+
+def _check_target(config: Quantize) -> None:
+    """Options about processors, before any work."""
+    check_target(config.target_cpu)
+    if config.reduce_range and config.scheme == "auto":
+        raise UsageError("--reduce-range is for static schemes, not for auto")
+
+
+def _as_target(
+    report: Report, ui: Terminal, target: str, source: ir.Model, path: Path, data: Dataset
+) -> None:
+    """A warning where the processor computes another thing than the file says."""
+    size = feed_batch(Session(source).inputs, TARGET_SAMPLES)
+    feeds, _ = next(iter(data.batches(size)))
+    with ui.step(f"compute as {target}"), stage(report, "target-cpu", target=target) as line:
+        wanted = [Session(source).run(feeds)]
+        exact = worst_over(wanted, [Session(path).run(feeds)])
+        found = worst_over(wanted, [Session(path, target_cpu=target).run(feeds)])
+        line.max_abs_error, line.sqnr_db = found.max_abs, found.sqnr_db
+    if found.sqnr_db < exact.sqnr_db - TARGET_DB:
+        report.warnings.append(
+            f"on {target} products saturate: {found.sqnr_db:.1f} dB instead of "
+            f"{exact.sqnr_db:.1f}; --reduce-range avoids it, or --activations int8 where the "
+            "engine has kernels for it"
+        )
 
 
 def _engines_agree(
