@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from infer_runtime.errors import TimeLimitError, UsageError
+from infer_runtime.errors import InferError, TimeIsUp, TimeLimitError, UsageError
 from infer_tool.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -28,13 +28,25 @@ def time_limit(budget: str | None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
         raise UsageError("--time-budget works in the main thread of a POSIX system only")
 
+    message = f"the time budget of {budget} is spent; no file was written"
+    is_up: list[bool] = []
+
     def stop(*_: Any) -> None:
-        raise TimeLimitError(f"the time budget of {budget} is spent; no file was written")
+        is_up.append(True)
+        raise TimeIsUp(message)
 
     previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
+    except TimeIsUp:
+        raise TimeLimitError(message) from None
+    except InferError:
+        raise
+    except Exception as error:
+        if is_up:  # native code makes other errors of it, such as of an import
+            raise TimeLimitError(message) from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)

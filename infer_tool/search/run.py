@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from infer_runtime.errors import GateError, LimitError, UsageError
+from infer_runtime.errors import GateError, LimitError, TimeIsUp, UsageError
 from infer_tool.gates import parse_limits
 from infer_tool.ledger import set_facts, stage
 from infer_tool.limits import lift_time_limit
@@ -108,7 +108,7 @@ def _run(plan: Plan, report: Report) -> Point | None:
     """When time runs out, the best so far."""
     try:
         return plan.run()
-    except LimitError as error:
+    except (LimitError, TimeIsUp) as error:
         best = best_of(plan.points, plan.limits)
         if best is None:
             closest = ""

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from infer_runtime.errors import MismatchError, TimeLimitError
+from infer_runtime.errors import MismatchError, TimeIsUp
 from quant.train.extra import import_torch
 from quant.train.state import State, identity, load_state, save_state
 
@@ -111,7 +111,7 @@ class Trainer:
     def run(self) -> Training:
         """Train; the module then holds the best values.
 
-        A TimeLimitError or KeyboardInterrupt ends the loop and is in the result, not raised.
+        TimeIsUp or KeyboardInterrupt ends the loop and is in the result, not raised.
 
         Raises:
             MismatchError: the loss is not finite; the module holds the last good values.
@@ -131,7 +131,7 @@ class Trainer:
                 self._epoch(number, state, found)
                 if 0 < self.config.patience <= state.stale:
                     break
-        except (TimeLimitError, KeyboardInterrupt) as error:
+        except (TimeIsUp, KeyboardInterrupt) as error:
             found = found or Training(metric, state.best_metric, state.best_metric, 0)
             found.stopped = error
         found.best, found.best_epoch = state.best_metric, state.best_epoch
