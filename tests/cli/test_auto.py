@@ -171,11 +171,15 @@ def test_a_spoiled_state_is_not_trusted(auto, tmp_path) -> None:
     assert "earlier search" not in outcome.err
 
 
-def test_time_budget(auto, tmp_path) -> None:
+def test_time_budget(samples, tmp_path) -> None:
     """Status 5 only when nothing within the limits was found; then no file."""
-    outcome, document, output = auto("--max-drop", "50%", "--time-budget", "1ms")
-    assert outcome.status == 5
-    assert document["error"]["exit_code"] == 5
+    output = tmp_path / "q.onnx"
+    command = [sys.executable, "-m", "infer_tool", "quantize", samples / "digits_cnn.onnx"]
+    command += ["--data", samples / "digits.npz", "-o", output, "--scheme", "auto", "--json"]
+    command += ["--max-drop", "50%", "--time-budget", "1ms"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 5, run.stderr
+    assert json.loads(run.stdout)["error"]["exit_code"] == 5
     assert not output.exists()
 
 

@@ -76,17 +76,13 @@ def test_measured_biases_take_the_mean_error_away(network, run_ort) -> None:
 
 def test_the_simulation_computes_what_is_written(network, batches) -> None:
     """Segment by segment as learned, against the file; the biases differ by their rounding."""
-    from quant.calibrate import calibrate
     from quant.mean_error import rounded_by
-    from quant.moments import Watch
     from quant.simulate import Held
-    from quant.static import _linears, choose_parameters
+    from quant.static import chosen_numbers, prepare
 
     config = QuantizeConfig(rounding="nearest", bias_correction=False)
     chosen = select(network, ())
-    ranges = calibrate(network, batches, list(chosen.values), config, Watch([]))
-    parameters = choose_parameters(chosen, ranges, config)
-    linears = _linears(chosen, parameters, config, {})
+    parameters, linears = chosen_numbers(prepare(network, batches, config))
     order = segments(network, chosen, 1)
     held = Held(batches[:2], order, rounded_by(chosen, parameters, linears))
     for segment in order[:-1]:
