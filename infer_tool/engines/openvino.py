@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -12,7 +15,7 @@ from infer_tool.engines.common import as_file, check_feeds, check_shapes, instal
 from infer_tool.extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -39,7 +42,8 @@ class OpenVinoEngine:
         self.outputs = tuple(tensor_info(v) for v in graph.outputs)
         self._names = [o.name for o in self.outputs]
         check_shapes(self.inputs, shapes)
-        self._compiled = _compile(ov, model, threads, shapes)
+        with _own_signal_stack():
+            self._compiled = _compile(ov, model, threads, shapes)
         self._places = {info.name: place for place, info in enumerate(self.inputs)}
 
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
@@ -72,6 +76,32 @@ def open_model(
 def version() -> str | None:
     """The installed version, or None."""
     return installed_version("openvino")
+
+
+class _Stack(ctypes.Structure):
+    """stack_t of <signal.h>."""
+
+    _fields_ = (
+        ("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t),
+    )  # fmt: skip
+
+
+@contextmanager
+def _own_signal_stack() -> Iterator[None]:
+    """Keep the stack that signal handlers run on.
+
+    OpenVINO puts one of 11 kB in its place, on which Python's handlers crash: a time limit or
+    Ctrl-C would end the process.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _Stack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
 
 
 def _compile(ov: Any, model: str | Path | ir.Model, threads: int, shapes: Shapes) -> Any:

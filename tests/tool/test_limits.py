@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,3 +59,14 @@ def _broken() -> None:
 def test_what_a_limit_ends_in(work: Callable[[], None], wanted: type[Exception]) -> None:
     with pytest.raises(wanted), time_limit("10ms"):
         work()
+
+
+def test_after_an_engine_with_a_signal_stack_of_its_own() -> None:
+    pytest.importorskip("openvino")
+    from infer_tool.engines import open_engine
+
+    model = Path(__file__).parents[2] / "sample_models" / "digits_mlp.onnx"
+    engine = open_engine("openvino", model)
+    with pytest.raises(TimeLimitError), time_limit("10ms"):
+        _busy()
+    assert engine.inputs
