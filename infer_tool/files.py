@@ -76,7 +76,11 @@ def _runs(process: int) -> bool:
         return False
     except OSError:  # another user's
         return True
-    return True
+    try:  # one that ended, and that nobody waited for, still has its number
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state not in ("Z", "X")
 
 
 @contextmanager
