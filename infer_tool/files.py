@@ -77,7 +77,8 @@ def _runs(process: int) -> bool:
     except OSError:  # another user's
         return True
     try:  # one that ended, and that nobody waited for, still has its number
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        with open(f"/proc/{process}/stat", encoding="utf-8") as file:  # noqa: PTH123 - no Path here
+            state = file.read().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return True
     return state not in ("Z", "X")
