@@ -15,6 +15,8 @@ from infer_tool.engines import ENGINES
 from infer_tool.importers.formats import FORMATS
 from infer_tool.report.schema import schema
 from passes.default import PASSES
+from quant.config import Scheme
+from quant.formats import FORMATS as NUMBER_FORMATS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +110,24 @@ def sources() -> str:
     )
 
 
+def number_formats() -> str:
+    """What weights and activations are stored in, by family, and the schemes made of them."""
+    families: dict[type, list[Any]] = {}
+    for each in NUMBER_FORMATS.values():
+        families.setdefault(type(each), []).append(each)
+    parts = [
+        "# Number formats\n\nA format is two pure array functions, `quantize` and `dequantize`.\n"
+    ]
+    for family, members in families.items():
+        rows = [[f"`{each.name}`", str(each.bits)] for each in members]
+        text = inspect.cleandoc(family.__doc__ or "")
+        rounding = inspect.cleandoc(family.quantize.__doc__ or "")
+        table = _table(["format", "bits of a level"], rows)
+        parts.append(f"## {family.__name__}\n\n{text}\n\n```text\n{rounding}\n```\n\n{table}")
+    names = ", ".join(f"`{name}`" for name in typing.get_args(Scheme))
+    return "\n".join([*parts, f"## Schemes\n\n`quantize --scheme` takes {names}.\n"])
+
+
 def report() -> str:
     """The schema of report.json, a table for each object."""
     parts = [
@@ -148,5 +168,6 @@ PAGES = {
     "passes": passes,
     "operators": operators,
     "sources": sources,
+    "number-formats": number_formats,
     "report": report,
 }

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from infer_native import fuse, integer, layout
+from infer_native import fuse, integer, layout, signals
 from infer_native.cwriter import indent
 from infer_native.isa import find_isa, vectors
-from infer_native.kernels import Code, elementwise, find_kernel, gather, quantized
+from infer_native.kernels import Code, elementwise, find_kernel, gather, quantized, vnni_ops
 from infer_native.lower import lower
 from infer_native.memory import Arena, plan_arena
 from infer_native.pack import Weights
@@ -82,6 +82,8 @@ def emit_model(
     own_outputs(program)
     integer.fuse_integer(program)
     fuse.fuse_maps(program)
+    if target.lanes:
+        signals.lift(program)
     layout.assign(program, target)
     fuse.remove_unused(program)
     return _Writer(program, target).write()
@@ -208,7 +210,9 @@ def signature(inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
 
 def _prelude(used: str) -> str:
     """Of the small functions those that the source calls, with what they call in turn."""
-    known = {**elementwise.helpers(), **gather.helpers(), **quantized.helpers()}
+    known = {
+        **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
+    }  # fmt: skip
     kept: list[str] = []
     for name, text in reversed(known.items()):
         if re.search(rf"\b{name}\(", used + "\n".join(kept)):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from infer_native.cwriter import literal
 from infer_native.kernels.gemm import Epilogue
 from infer_native.program import Layer, Tensor
-from infer_native.select import fast_conv
+from infer_native.select import fast_conv, fast_integer
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from infer_native.program import Program
 
 MAX_OPERANDS = 2
+MAX_RATIO = 2**20  # of scales: up to it every sum fits into int32
 
 
 def fuse_epilogues(program: Program, isa: Isa) -> None:
@@ -27,17 +27,49 @@ def fuse_epilogues(program: Program, isa: Isa) -> None:
     kept = {t.root for t in program.outputs}
     place = {id(layer): i for i, layer in enumerate(program.layers)}
     result: list[Layer | None] = list(program.layers)
+    taken: set[int] = set()
     for index, layer in enumerate(program.layers):
         if fast_conv(layer, isa) is None or layer.output().root in kept:
             continue
         readers = users.get(layer.output().root, [])
-        if not readers or any(r is not readers[0] for r in readers):
+        if not readers or any(r is not readers[0] for r in readers) or id(readers[0]) in taken:
             continue
         joint = _joined(layer, readers[0])
         if joint is not None:
+            taken.add(id(readers[0]))
             result[index] = None
             result[place[id(readers[0])]] = joint
     program.layers = [layer for layer in result if layer is not None]
+
+
+def fuse_integer_sums(program: Program, isa: Isa) -> None:
+    """Integer Conv -> Add that alone reads it: the Add moves into the convolution."""
+    users = program.users()
+    producers = program.producers()
+    kept = {t.root for t in program.outputs}
+    for layer in list(program.layers):
+        if (
+            layer.op != "_QAdd"
+            or max(layer.attrs["sum"].ratio_a, layer.attrs["sum"].ratio_b) > MAX_RATIO
+        ):
+            continue
+        for number in (0, 1):
+            joint = layer.input(number)
+            conv = producers.get(joint.root)
+            if conv is None or conv.op != "_QConv" or len(users[joint.root]) != 1:
+                continue
+            if joint.view_of is not None or joint in kept or not _dense(conv, isa):
+                continue
+            attrs = {**conv.attrs, "sum": layer.attrs["sum"], "first": number == 0}
+            inputs = [conv.inputs[0], layer.inputs[1 - number]]
+            joined = Layer("_QConv", layer.name, inputs, layer.outputs, attrs)
+            program.layers[program.layers.index(layer)] = joined
+            program.layers.remove(conv)
+            break
+
+
+def _dense(conv: Layer, isa: Isa) -> bool:
+    return conv.attrs.get("group", 1) == 1 and fast_integer(conv, isa) is not None
 
 
 def _joined(conv: Layer, chain: Layer) -> Layer | None:
@@ -47,13 +79,15 @@ def _joined(conv: Layer, chain: Layer) -> Layer | None:
     if any(not s.vector or s.ctype != "float" for s in steps):
         return None
     names: list[str] = []
+    constants: list[float] = []
     operands: list[Tensor] = []
     for tensor in chain.inputs:
         assert tensor is not None
         if tensor is conv.output():
             names.append("v")
         elif tensor.root.data is not None and tensor.size == 1:
-            names.append(f"VSET({_literal(tensor)})")
+            names.append(f"VSET(k[{len(constants)}])")
+            constants.append(float(tensor.root.data.reshape(())))
         elif tensor.shape == chain.output().shape and tensor.root.data is None:
             names.append(f"LD(q{len(operands)} + @AT)")
             operands.append(tensor)
@@ -61,17 +95,14 @@ def _joined(conv: Layer, chain: Layer) -> Layer | None:
             return None
     if len(operands) > MAX_OPERANDS:
         return None
-    epilogue = _epilogue(names, steps, len(operands))
+    epilogue = _epilogue(names, steps, len(operands), tuple(constants))
     attrs = {**conv.attrs, "epilogue": epilogue, "operands": operands}
     return Layer("Conv", chain.name, list(conv.inputs), chain.outputs, attrs)
 
 
-def _literal(tensor: Tensor) -> str:
-    assert tensor.root.data is not None
-    return literal(tensor.root.data.reshape(()), "float")
-
-
-def _epilogue(names: list[str], steps: list[Step], operands: int) -> Epilogue:
+def _epilogue(
+    names: list[str], steps: list[Step], operands: int, constants: tuple[float, ...]
+) -> Epilogue:
     known, lines = list(names), []
     for number, step in enumerate(steps):
         text = step.vector.format(*(known[a] for a in step.arguments))
@@ -80,4 +111,4 @@ def _epilogue(names: list[str], steps: list[Step], operands: int) -> Epilogue:
     lines.append(f"v = {known[-1]};")
     text = " ".join(lines) + " "
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return Epilogue(key, text, tuple(f"q{n}" for n in range(operands)))
+    return Epilogue(key, text, tuple(f"q{n}" for n in range(operands)), constants)

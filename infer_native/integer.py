@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from infer_native.program import Array, Program
 
 
+SAME_SCALE = 1e-5  # relative: a product that was rounded once or twice
+
+
 @dataclass(frozen=True)
 class Scaled:
     """A quantised tensor: value = (q - zero) * scale."""
@@ -228,10 +231,10 @@ def _linear(layer: Layer, x: Scaled, target: Scaled | None) -> Linear | None:
     weights = w.data.T if flip else w.data
     outputs = weights.shape[0]
     scales = np.broadcast_to(w_scale.data.reshape(-1), (outputs,)).astype(np.float32)
-    bias = _bias(layer, outputs)
+    products = x.scale * scales
+    bias = _bias(layer, products)
     if bias is None:
         return None
-    products = x.scale * scales
     sums = weights.reshape(outputs, -1).astype(np.int64).sum(axis=1)
     folded = bias - x.zero * sums
     largest = np.abs(weights.reshape(outputs, -1).astype(np.int64)).sum(axis=1) * 255
@@ -244,17 +247,19 @@ def _linear(layer: Layer, x: Scaled, target: Scaled | None) -> Linear | None:
     )  # fmt: skip
 
 
-def _bias(layer: Layer, outputs: int) -> Array | None:
-    """int64 [outputs]; None for a bias that is no stored integer."""
+def _bias(layer: Layer, products: Array) -> Array | None:
+    """int64 [outputs]; None for a bias that is no int32 at the scale of the products."""
     bias = layer.optional(2)
     if bias is None:
-        return np.zeros(outputs, np.int64)
-    stored = bias.stored
-    if stored is None or stored.inputs[0] is None or stored.inputs[0].data is None:
+        return np.zeros(products.size, np.int64)
+    stored, scale = bias.stored.inputs[:2] if bias.stored is not None else (None, None)
+    if stored is None or stored.data is None or scale is None or scale.data is None:
         return None
-    if stored.inputs[0].dtype != np.int32 or stored.inputs[0].size != outputs:
+    if stored.dtype != np.int32 or stored.size != products.size:
         return None
-    return stored.inputs[0].data.astype(np.int64).reshape(-1)
+    if not np.allclose(scale.data.reshape(-1), products, rtol=SAME_SCALE, atol=0):
+        return None
+    return stored.data.astype(np.int64).reshape(-1)
 
 
 def _add(layer: Layer, sources: list[Scaled | None], target: Scaled) -> Layer | None:
@@ -264,8 +269,10 @@ def _add(layer: Layer, sources: list[Scaled | None], target: Scaled) -> Layer | 
     if a.tensor.shape != target.tensor.shape or b.tensor.shape != target.tensor.shape:
         return None
     ratio_a, ratio_b = a.scale / target.scale, b.scale / target.scale
-    shift = np.float32(target.zero) - (ratio_a * np.float32(a.zero) + ratio_b * np.float32(b.zero))
-    attrs = {"sum": Sum(ratio_a, ratio_b, np.float32(shift))}
+    # ONNX Runtime's compiler fuses the first product with the sum: float64 holds it exactly.
+    late = np.float32(ratio_b * np.float32(b.zero))
+    zeros = np.float32(np.float64(ratio_a) * a.zero + np.float64(late))
+    attrs = {"sum": Sum(ratio_a, ratio_b, np.float32(target.zero) - zeros)}
     return Layer("_QAdd", layer.name, [a.tensor, b.tensor], [target.tensor], attrs)
 
 

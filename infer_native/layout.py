@@ -11,10 +11,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infer_native.cwriter import loop
-from infer_native.epilogue import fuse_epilogues
+from infer_native.epilogue import fuse_epilogues, fuse_integer_sums
 from infer_native.kernels import Code
 from infer_native.program import Layer, Tensor, constant_tensor
-from infer_native.select import fast_conv, fast_product, reads_plain
+from infer_native.select import (
+    fast_conv,
+    fast_integer,
+    fast_pad,
+    fast_pool,
+    fast_product,
+    fast_recurrent,
+    fast_transposed,
+    narrow,
+    reads_pixels,
+    reads_plain,
+)
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -40,6 +51,7 @@ class _Assignment:
 
     def run(self) -> None:
         fuse_epilogues(self._program, self._isa)
+        fuse_integer_sums(self._program, self._isa)
         for layer in self._program.layers:
             self._layer(layer)
         for tensor in self._program.outputs:
@@ -48,17 +60,49 @@ class _Assignment:
 
     def _layer(self, layer: Layer) -> None:
         if (
-            self._product(layer)
+            self._integer(layer)
+            or self._product(layer)
             or self._conv(layer)
+            or self._transposed(layer)
             or self._map(layer)
             or self._global_pool(layer)
+            or self._around(layer)
+            or self._rescaled(layer)
         ):
             return
         for tensor in layer.inputs:
             if tensor is not None:
                 self._as_plain(tensor)
+        if (chosen := fast_recurrent(layer, self._isa)) is not None:
+            layer.attrs["code"] = chosen
         self._layers.append(layer)
         self._plain |= {t.root for t in layer.outputs if t is not None}
+
+    def _integer(self, layer: Layer) -> bool:
+        """Blocked in and out; a Gemm and pictures are read as they lie."""
+        if layer.op == "_QAdd" and all(t in self._twins for t in layer.inputs):
+            inputs = [self._as_blocked(t) for t in layer.inputs if t is not None]
+            outputs = [self._new(layer.output())]
+            self._layers.append(Layer(layer.op, layer.name, [*inputs], [*outputs], layer.attrs))
+            return True
+        chosen = fast_integer(layer, self._isa)
+        if chosen is None:
+            return False
+        first = layer.input(0)
+        plain = layer.op == "_QGemm" or (layer.op == "_QConv" and reads_pixels(layer))
+        if plain:
+            self._as_plain(first)
+        else:
+            first = self._as_blocked(first)
+        others = [self._as_blocked(t) for t in layer.inputs[1:] if t is not None]
+        output = layer.output()
+        if layer.op == "_QGemm":
+            self._plain.add(output)
+        else:
+            output = self._new(output)
+        attrs = {**layer.attrs, "code": chosen}
+        self._layers.append(Layer(layer.op, layer.name, [first, *others], [output], attrs))
+        return True
 
     def _product(self, layer: Layer) -> bool:
         """Plain in, plain out."""
@@ -80,14 +124,34 @@ class _Assignment:
         if chosen is None:
             return False
         residuals = [self._as_blocked(t) for t in layer.attrs.get("operands", [])]
-        first = layer.input(0)
-        if layer.attrs.get("group", 1) == 1 and reads_plain(layer, self._isa):
+        first, output = layer.input(0), layer.output()
+        plain = narrow(layer, self._isa) > 1
+        if plain or (layer.attrs.get("group", 1) == 1 and reads_plain(layer, self._isa)):
             self._as_plain(first)
         else:
             first = self._as_blocked(first)
         inputs: list[Tensor | None] = [first, *residuals]
+        if plain:
+            self._plain.add(output.root)
+        else:
+            output = self._new(output)
         attrs = {**layer.attrs, "code": chosen}
-        self._layers.append(Layer(layer.op, layer.name, inputs, [self._new(layer.output())], attrs))
+        self._layers.append(Layer(layer.op, layer.name, inputs, [output], attrs))
+        return True
+
+    def _transposed(self, layer: Layer) -> bool:
+        found = fast_transposed(layer, self._isa)
+        if found is None:
+            return False
+        chosen, plain = found
+        output = layer.output()
+        if plain:
+            self._plain.add(output.root)
+        else:
+            output = self._new(output)
+        attrs = {**layer.attrs, "code": chosen}
+        first = self._as_blocked(layer.input(0))
+        self._layers.append(Layer(layer.op, layer.name, [first], [output], attrs))
         return True
 
     def _map(self, layer: Layer) -> bool:
@@ -125,6 +189,31 @@ class _Assignment:
         attrs = {"axes": [2, 3], "keepdims": 1}
         op = "ReduceMean" if mean else "ReduceMax"
         self._layers.append(Layer(op, layer.name, [self._as_blocked(x)], [self._new(y)], attrs))
+        return True
+
+    def _around(self, layer: Layer) -> bool:
+        """Pooling and borders of images that lie in blocks."""
+        if layer.optional(0) not in self._twins:
+            return False
+        chosen = fast_pool(layer) or fast_pad(layer)
+        if chosen is None:
+            return False
+        inputs: list[Tensor | None] = [self._as_blocked(layer.input(0))]
+        attrs = {**layer.attrs, "code": chosen}
+        made: list[Tensor | None] = [self._new(layer.output())]
+        self._layers.append(Layer(layer.op, layer.name, inputs, made, attrs))
+        return True
+
+    def _rescaled(self, layer: Layer) -> bool:
+        """QuantizeLinear and back with one scale for the tensor: element by element."""
+        if layer.op not in ("QuantizeLinear", "DequantizeLinear"):
+            return False
+        parameters = layer.inputs[1:]
+        if layer.input(0) not in self._twins or any(t and t.size != 1 for t in parameters):
+            return False
+        inputs: list[Tensor | None] = [self._as_blocked(layer.input(0)), *parameters]
+        made: list[Tensor | None] = [self._new(layer.output())]
+        self._layers.append(Layer(layer.op, layer.name, inputs, made, layer.attrs))
         return True
 
     def _new(self, tensor: Tensor) -> Tensor:

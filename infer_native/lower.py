@@ -169,6 +169,7 @@ def _tensor(value: ir.Value, shape: tuple[int, ...]) -> Tensor:
 
 
 def _constant(name: str, array: np.ndarray[Any, Any]) -> Tensor:
+    """Constants of other types are refused where a kernel reads them."""
     return Tensor(name, array.shape, array.dtype, np.ascontiguousarray(array).reshape(array.shape))
 
 

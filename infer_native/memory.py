@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from passes.memory_plan import Buffer, best_plan, largest_live_set
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from infer_native.program import Program, Tensor
+    from passes.memory_plan import MemoryPlan
 
 ALIGNMENT = 64
+TRIES = 1500  # orders of a search
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,51 @@ def plan_arena(program: Program, external: set[Tensor], scratch: Sequence[int]) 
     buffers = [Buffer((t.name,), max(t.nbytes, 1), first[t], last[t]) for t in tensors]
     times = [time for time, size in enumerate(scratch) if size]
     buffers += [Buffer((f"scratch {t}",), scratch[t], t, t) for t in times]
-    plan = best_plan(buffers)
-    places = dict(zip(tensors, plan.offsets, strict=False))
-    rest = dict(zip(times, plan.offsets[len(tensors) :], strict=True))
-    return Arena(places, rest, max(plan.arena, ALIGNMENT), largest_live_set(buffers)[0])
+    plan, bound = best_plan(buffers), largest_live_set(buffers)[0]
+    offsets, size = (plan.offsets, plan.arena) if plan.optimal else squeezed(buffers, plan, bound)
+    places = dict(zip(tensors, offsets, strict=False))
+    rest = dict(zip(times, offsets[len(tensors) :], strict=True))
+    return Arena(places, rest, max(size, ALIGNMENT), bound)
+
+
+def squeezed(buffers: Sequence[Buffer], plan: MemoryPlan, bound: int) -> tuple[Sequence[int], int]:
+    """Offsets and size of a smaller arena, by a search that always takes the same way.
+
+    Buffers are placed one after the other as low as they fit. One of those at the top comes
+    earlier in the next order; an order is kept unless its arena is larger.
+    """
+    rng = np.random.default_rng(0)
+    order = sorted(range(len(buffers)), key=lambda i: plan.offsets[i])
+    meets = [[j for j, b in enumerate(buffers) if b.meets(a)] for a in buffers]
+    best: tuple[Sequence[int], int] = (plan.offsets, plan.arena)
+    offsets, size = _placed(buffers, order, meets)
+    for _ in range(TRIES):
+        if size < best[1]:
+            best = (offsets, size)
+        if best[1] == bound:
+            break
+        high = [i for i in order if offsets[i] + buffers[i].padded == size]
+        moved = high[int(rng.integers(len(high)))]
+        trial = [i for i in order if i != moved]
+        trial.insert(int(rng.integers(order.index(moved) + 1)), moved)
+        found, top = _placed(buffers, trial, meets)
+        if top <= size:
+            order, offsets, size = trial, found, top
+    return best
+
+
+def _placed(
+    buffers: Sequence[Buffer], order: Sequence[int], meets: Sequence[Sequence[int]]
+) -> tuple[list[int], int]:
+    """Each as low as it fits beside those that were placed before; the height of all."""
+    offsets, size = [-1] * len(buffers), 0
+    for index in order:
+        low, length = 0, buffers[index].padded
+        around = [(offsets[j], buffers[j].padded) for j in meets[index] if offsets[j] >= 0]
+        for offset, other in sorted(around):
+            if offset - low >= length:
+                break
+            low = max(low, offset + other)
+        offsets[index] = low
+        size = max(size, low + length)
+    return offsets, size

@@ -52,11 +52,15 @@ def _inlined(model: ir.Model) -> ir.Model:
 
 
 def _forget_shapes(model: ir.Model) -> None:
-    """Shapes with the names of dynamic dimensions: they are inferred again from the fixed ones."""
+    """Shapes with dynamic dimensions, names or -1: they are inferred again from the fixed ones."""
     for node in model.graph.all_nodes():
         for output in node.outputs:
-            if output.shape is not None and not output.shape.is_static():
+            if output.shape is not None and not _is_fixed(output.shape):
                 output.shape = None
+
+
+def _is_fixed(shape: ir.Shape) -> bool:
+    return shape.is_static() and all(int(n) >= 0 for n in shape.numpy())
 
 
 def _run_passes(model: ir.Model) -> None:

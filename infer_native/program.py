@@ -61,6 +61,10 @@ class Tensor:
     @property
     def ctype(self) -> str:
         """Type of an element in C."""
+        if self.dtype.name not in C_TYPES:
+            raise UnsupportedOpError(
+                f"value {self.name!r} is {self.dtype.name}: the C emitter has {', '.join(C_TYPES)}"
+            )
         return C_TYPES[self.dtype.name]
 
     @property

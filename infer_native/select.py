@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_native.kernels.blocked_conv import conv, conv_of_plain
+from infer_native.kernels import vnni
+from infer_native.kernels.blocked_conv import conv
+from infer_native.kernels.blocked_pool import pad, pool
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
 from infer_native.kernels.depthwise import depthwise, fits
+from infer_native.kernels.fast_recurrent import recurrent
 from infer_native.kernels.gemm import Epilogue
 from infer_native.kernels.geometry import window_of
+from infer_native.kernels.movement import pad_begins
+from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
+from infer_native.kernels.recurrent import GATES
+from infer_native.kernels.transposed_conv import apart, shared, shares, wide
+from infer_native.kernels.vnni_ops import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +64,15 @@ def _fast_gemm(layer: Layer, isa: Isa) -> Chosen | None:
     return lambda fast: weighted(fast, isa, matrix, start)
 
 
+def fast_recurrent(layer: Layer, isa: Isa) -> Chosen | None:
+    """For LSTM, GRU and RNN of one batch size with constant weights; peepholes are left out."""
+    if layer.op not in GATES or layer.input(0).ctype != "float" or layer.optional(7) is not None:
+        return None
+    if any(t is not None and t.root.data is None for t in layer.inputs[1:4]):
+        return None
+    return lambda fast: recurrent(fast, isa)
+
+
 def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
     """For a two-dimensional float32 convolution with constant weights, dense or depthwise."""
     if layer.op != "Conv" or layer.input(0).ctype != "float" or len(layer.input(0).shape) != 4:
@@ -71,13 +88,107 @@ def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
     where = window_of(layer, x.shape[2:], filters.shape[2:])
     epilogue = layer.attrs.get("epilogue", Epilogue())
     start = None if bias is None else bias.root.data
+    if (factor := narrow(layer, isa)) > 1:
+        return lambda fast: narrow_conv(fast, isa, where, filters, start, epilogue, factor)
     if group == 1 and reads_plain(layer, isa):
         return lambda fast: conv_of_plain(fast, isa, where, filters, start, epilogue)
     if group == 1:
         return lambda fast: conv(fast, isa, where, filters, start, epilogue)
-    if group == x.shape[1] == filters.shape[0] and fits(where, x.shape[2]):
+    if group == x.shape[1] == filters.shape[0] and fits(where):
         return lambda fast: depthwise(fast, isa, where, filters, start, epilogue)
     return None
+
+
+def fast_integer(layer: Layer, isa: Isa) -> Chosen | None:
+    """For an integer layer, where the processor has the instruction that adds four products."""
+    if isa.name != "avx512":
+        return None
+    if layer.op == "_QMean" and len(layer.input(0).shape) == 4:
+        return vnni.mean
+    if layer.op == "_QGemm" and layer.attrs["linear"].weights.shape[1] % GROUP == 0:
+        return vnni.gemm
+    if layer.op != "_QConv" or len(layer.input(0).shape) != 4:
+        return None
+    x, filters, group = layer.input(0), layer.attrs["linear"].weights, layer.attrs.get("group", 1)
+    where = window_of(layer, x.shape[2:], filters.shape[2:])
+    if not x.size or not layer.output().size or not _in_range(layer):
+        return None
+    depthwise_ = group == x.shape[1] == filters.shape[0] and group > 1
+    if group != 1 and not (depthwise_ and where.dilations[1] == 1):
+        return None
+    return lambda fast: vnni.conv(fast, where, group)
+
+
+def _in_range(layer: Layer) -> bool:
+    """Does every rounded sum fit into int32, which the conversion does not check?"""
+    linear = layer.attrs["linear"]
+    rows = np.abs(linear.weights.reshape(linear.weights.shape[0], -1).astype(np.int64))
+    largest = rows.sum(axis=1) * 255 + np.abs(linear.bias.astype(np.int64))
+    return bool((largest * linear.scale.astype(np.float64)).max(initial=0) < 2**31)
+
+
+def reads_pixels(layer: Layer) -> bool:
+    """Is the input of an integer convolution read as it lies: a picture of a few channels?"""
+    channels = layer.attrs["linear"].weights.shape[1]
+    return layer.attrs.get("group", 1) == 1 and bool(channels <= GROUP)
+
+
+def fast_transposed(layer: Layer, isa: Isa) -> tuple[Chosen, bool] | None:
+    """For a ConvTranspose without overlap and with constant weights; is its result plain?"""
+    if layer.op != "ConvTranspose" or len(layer.input(0).shape) != 4:
+        return None
+    weights, bias = layer.input(1).root.data, layer.optional(2)
+    if weights is None or (bias is not None and bias.root.data is None):
+        return None
+    if layer.input(0).ctype != "float" or not layer.output().size or not apart(layer):
+        return None
+    filters = weights.reshape(layer.input(1).shape)
+    start = None if bias is None else bias.root.data
+    if shares(layer, isa):
+        return lambda fast: shared(fast, isa, filters, start), True
+    return lambda fast: wide(fast, isa, filters, start), False
+
+
+def fast_pool(layer: Layer) -> Chosen | None:
+    """For MaxPool and AveragePool of float32 images, without positions."""
+    if layer.op not in ("MaxPool", "AveragePool") or not _is_float_image(layer):
+        return None
+    if layer.has_output(1):
+        return None
+    where = window_of(layer, layer.input(0).shape[2:], layer.attrs["kernel_shape"])
+    return lambda fast: pool(fast, where)
+
+
+def fast_pad(layer: Layer) -> Chosen | None:
+    """For a constant Pad of float32 images that only adds, and no channels in front."""
+    if layer.op != "Pad" or not _is_float_image(layer):
+        return None
+    x, y = layer.input(0).shape, layer.output().shape
+    begins = pad_begins(layer)
+    ends = [m - n - b for n, m, b in zip(x, y, begins, strict=True)]
+    if layer.attrs.get("mode", "constant") != "constant" or min(*begins, *ends) < 0:
+        return None
+    if begins[0] or ends[0] or begins[1]:
+        return None
+    value = layer.constant(2)
+    number = 0.0 if value is None else float(value.reshape(()))
+    return lambda fast: pad(fast, begins[2:], number, x[1])
+
+
+def _is_float_image(layer: Layer) -> bool:
+    x = layer.input(0)
+    return x.ctype == "float" and len(x.shape) == 4 and x.size > 0 and layer.output().size > 0
+
+
+def narrow(layer: Layer, isa: Isa) -> int:
+    """Pixels to a vector in a convolution with few outputs, whose result is plain; 1 for others.
+
+    Residuals lie in blocks and keep the usual kernel.
+    """
+    x, filters = layer.input(0), layer.input(1).shape
+    if layer.attrs.get("group", 1) != 1 or layer.attrs.get("operands"):
+        return 1
+    return neighbours(window_of(layer, x.shape[2:], filters[2:]), filters[0], isa)
 
 
 def reads_plain(layer: Layer, isa: Isa) -> bool:

@@ -58,6 +58,24 @@ class LimitError(InferError):
     exit_code = 5
 
 
+class TimeLimitError(LimitError):
+    """The time budget of a command is spent."""
+
+
+class TimeIsUp(BaseException):
+    """The alarm of a time limit, raised wherever the program is.
+
+    No Exception: libraries that turn those into errors of their own, or carry on, let it pass.
+    Whoever set the limit makes a TimeLimitError of it.
+    """
+
+
+class InterruptError(InferError):
+    """Ctrl-C came, and what was reached until then is written."""
+
+    exit_code = 130
+
+
 class MissingExtraError(InferError):
     """An optional package is not installed; the text names the pip command."""
 

@@ -19,6 +19,7 @@ FAMILIES = (
     "matmul", "norm", "pool", "quantized", "reduce", "resize", "rnn", "shape",
 )  # fmt: skip
 TORCH_FAMILIES = ("torch_table",)
+PRIVATE = "infertool."  # domains of operators that no file has
 
 
 class Version(NamedTuple):
@@ -81,9 +82,9 @@ def find_kernel(domain: str, name: str, opset: int, library: Library = "numpy") 
 
 
 def known_ops() -> list[tuple[str, str]]:
-    """All (domain, operator) pairs with a kernel of our own."""
+    """All (domain, operator) pairs of files with a kernel of our own."""
     _load()
-    return sorted(_KERNELS)
+    return sorted(pair for pair in _KERNELS if not pair[0].startswith(PRIVATE))
 
 
 def has_gradients(domain: str, name: str) -> bool:

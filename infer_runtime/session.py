@@ -13,7 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.arrays import is_numpy, value_limit
+from infer_runtime.domains import domain_of
 from infer_runtime.errors import FeedError, ModelError, UsageError, root_cause
+from infer_runtime.functions import check_functions
 from infer_runtime.mapped import map_external
 from infer_runtime.plan import Plan, Setting
 
@@ -34,13 +36,13 @@ _NO_TENSOR = np.dtype("V")
 class TensorInfo:
     """Name, shape and dtype of an input or output; a dimension that is no int is dynamic.
 
-    `rows` is the length of the shortest constant table that an input looks up, where it does so.
+    `domain` is the range [low, high) of an input that is an index, a length or a mask.
     """
 
     name: str
     shape: tuple[int | str | None, ...] | None
     dtype: np.dtype[Any]
-    rows: int | None = field(default=None, compare=False)
+    domain: tuple[int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -305,6 +307,7 @@ def _inlined(model: ir.Model) -> ir.Model:
         return model
     from onnx_ir.passes.common import InlinePass
 
+    check_functions(model)
     try:
         return InlinePass()(model.clone()).model
     except Exception as error:
@@ -316,19 +319,7 @@ def tensor_info(value: ir.Value) -> TensorInfo:
     if not isinstance(value.type, ir.TensorType):
         return TensorInfo(value.name or "", None, _NO_TENSOR)
     dtype = np.dtype(value.type.dtype.numpy())
-    return TensorInfo(value.name or "", _shape(value.shape), dtype, _rows(value))
-
-
-def _rows(value: ir.Value) -> int | None:
-    found = []
-    for node, index in value.uses():
-        table = node.inputs[0]
-        if node.op_type != "Gather" or index != 1 or table is None or table.const_value is None:
-            continue
-        axis, shape = node.attributes.get("axis"), table.const_value.shape.numpy()
-        if shape and (axis is None or axis.value == 0):
-            found.append(shape[0])
-    return min(found, default=None)
+    return TensorInfo(value.name or "", _shape(value.shape), dtype, domain_of(value))
 
 
 def _shape(shape: ir.Shape | None) -> tuple[int | str | None, ...] | None:

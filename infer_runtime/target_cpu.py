@@ -42,9 +42,14 @@ def binder(target: str) -> Callable[[ir.Node, int], Compute]:
         UsageError: an unknown processor.
 
     """
-    if target not in TARGETS:
-        raise UsageError(f"target_cpu {target!r}: expected one of {', '.join(TARGETS)}")
+    check_target(target)
     return _bind
+
+
+def check_target(target: str | None) -> None:
+    """UsageError for an unknown processor; None is none."""
+    if target is not None and target not in TARGETS:
+        raise UsageError(f"target_cpu {target!r}: expected one of {', '.join(TARGETS)}")
 
 
 def _bind(node: ir.Node, opset: int) -> Compute:

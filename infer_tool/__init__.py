@@ -5,6 +5,28 @@ The functions are the commands; their keywords are the commands' options (`infer
 
 from __future__ import annotations
 
-from infer_tool.api import bench, convert, doctor, inspect, optimize, quantize, run, verify
+from infer_tool.api import (
+    bench,
+    convert,
+    distill,
+    doctor,
+    inspect,
+    optimize,
+    prune,
+    quantize,
+    run,
+    verify,
+)
 
-__all__ = ["bench", "convert", "doctor", "inspect", "optimize", "quantize", "run", "verify"]
+__all__ = [
+    "bench",
+    "convert",
+    "distill",
+    "doctor",
+    "inspect",
+    "optimize",
+    "prune",
+    "quantize",
+    "run",
+    "verify",
+]

@@ -32,6 +32,22 @@ def quantize(model: str | PathLike[str], output: str | PathLike[str], **options:
     return _call("quantize", model=str(model), output=output, **options)
 
 
+def prune(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Remove channels and train the rest; options as in `infer_tool.config.Prune`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("prune", model=str(model), output=output, **options)
+
+
+def distill(teacher: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Train a student to imitate its teacher; options as in `infer_tool.config.Distill`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("distill", model=str(teacher), output=output, **options)
+
+
 def run(**options: Any) -> Report:
     """Repeat the command of a manifest (`locked`); options as in `infer_tool.config.Run`.
 
@@ -85,7 +101,7 @@ def _call(name: str, **values: Any) -> Report:
 
     from infer_tool.options import build_config  # needs typer, which a worker's Python may not have
 
-    for key in ("output", "report", "baseline", "locked", "state_dict"):
+    for key in ("output", "report", "baseline", "locked", "state_dict", "checkpoint"):
         if values.get(key) is not None:
             values[key] = Path(values[key])
     values.setdefault("quiet", True)

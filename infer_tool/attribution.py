@@ -15,7 +15,6 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime import Session
-from infer_runtime.errors import UsageError
 from passes.base import is_op
 from passes.facts import macs_by_node
 from passes.graph import fresh_name
@@ -35,8 +34,8 @@ class Layer:
     value: str
     node: str
     op: str
-    own_db: float
-    accumulated_db: float
+    own: Ratio
+    accumulated: Ratio
 
 
 @dataclass
@@ -61,15 +60,17 @@ class Ratio:
             return math.inf
         return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
 
+    @property
+    def noise_ratio(self) -> float:
+        """sqrt(noise / signal); 0 where nothing differs."""
+        return 0.0 if self.noise == 0 else 10 ** (-self.db / 20)
+
 
 def rank_layers(source: ir.Model, candidate: ir.Model, feeds: Iterable[Feeds]) -> list[Layer]:
-    """All layers, the noisiest by itself first.
-
-    Raises:
-        UsageError: the models have no computed float values in common.
-
-    """
+    """All layers, the noisiest by itself first; none where no float values have the same name."""
     names = common_values(source, candidate)
+    if not names:
+        return []
     seen = _seen(candidate, names)
     asked = list(seen.values())
     cut = _cut(candidate, seen)
@@ -85,10 +86,8 @@ def rank_layers(source: ir.Model, candidate: ir.Model, feeds: Iterable[Feeds]) -
             for name in names:
                 ratios[name].add(wanted[name], got[seen[name]])
     main = _main_nodes(candidate, seen)
-    layers = [
-        Layer(n, main[n].name or "", main[n].op_type, own[n].db, accumulated[n].db) for n in names
-    ]
-    return sorted(layers, key=lambda layer: layer.own_db)
+    layers = [Layer(n, main[n].name or "", main[n].op_type, own[n], accumulated[n]) for n in names]
+    return sorted(layers, key=lambda layer: layer.own.db)
 
 
 def common_values(source: ir.Model, candidate: ir.Model) -> list[str]:
@@ -102,13 +101,7 @@ def common_values(source: ir.Model, candidate: ir.Model) -> list[str]:
         for o in n.outputs
         if o.name in wanted and o.dtype in (None, ir.DataType.FLOAT)
     ]
-    found = [name for name in names if name]
-    if not found:
-        raise UsageError(
-            "--layers: the models compute no values of the same name; compare the result with the "
-            "model that it was made from"
-        )
-    return found
+    return [name for name in names if name]
 
 
 def _floats(graph: ir.Graph) -> list[str]:

@@ -6,26 +6,37 @@ when the command runs.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infer_runtime.errors import InferError, LimitError
+from infer_runtime.errors import InferError, LimitError, UsageError
 from infer_tool.config import COMMANDS
+from infer_tool.guard import (
+    INTERRUPTED,
+    STOPS,
+    crash,
+    fork,
+    interrupt_once,
+    open_standard_streams,
+)
 from infer_tool.options import command_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from infer_tool.config import Talk
+    from infer_tool.report.model import Report
 
 # typer carries its own copy of click since 0.25 and depends on click before; this finds either.
 _PARSE_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-INTERRUPTED = 130
+_NO_LOG = logging.NullHandler()
 _START = (
     ("convert", "model.pt2 -o model.onnx", "any source to optimised, verified ONNX"),
     (
@@ -85,7 +96,6 @@ def _root(
 def _runner(name: str) -> Callable[[Talk], None]:
     def run(config: Talk) -> None:
         from infer_tool.api import run_command
-        from infer_tool.report.terminal import show
         from infer_tool.report.write import write_report
 
         try:
@@ -93,12 +103,23 @@ def _runner(name: str) -> Callable[[Talk], None]:
         except InferError as error:
             if error.evidence is not None:
                 write_report(error.evidence, config.report)
-                show(error.evidence, as_json=config.json)
+                _show(error.evidence, as_json=config.json)
             raise
         write_report(report, config.report)
-        show(report, as_json=config.json)
+        _show(report, as_json=config.json)
 
     return run
+
+
+def _show(report: Report, *, as_json: bool) -> None:
+    from infer_tool.report.terminal import show
+
+    try:
+        show(report, as_json=as_json)
+        sys.stdout.flush()
+    except OSError as error:  # full, or closed by who reads
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
+        raise UsageError(f"stdout cannot be written: {error.strerror}") from error
 
 
 def _fail(message: str) -> None:
@@ -111,8 +132,8 @@ def _completing() -> bool:
     return "_INFERTOOL_COMPLETE" in os.environ
 
 
-def _invoke(arguments: Sequence[str] | None) -> int:
-    if not (sys.argv[1:] if arguments is None else arguments) and not _completing():
+def _invoke(arguments: Sequence[str]) -> int:
+    if not arguments and not _completing():
         typer.echo(_start_screen())
         return 0
     result = _app()(args=arguments, standalone_mode=False, prog_name="infertool")
@@ -124,19 +145,35 @@ def _invoke(arguments: Sequence[str] | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return (and exit with) the documented status."""
+    if arguments is None:
+        open_standard_streams()
+        sys.exit(_guarded(sys.argv[1:]))
     # A stop request must run the clean-up, as Ctrl-C does.
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for stop in STOPS:
+            signal.signal(stop, interrupt_once)
+    # Without a handler Python prints what libraries log about broken models, with tracebacks.
+    logging.getLogger().addHandler(_NO_LOG)
     try:
-        status = _invoke(arguments)
+        return _invoke(arguments)
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("INFERTOOL_DEBUG") and not isinstance(error, KeyboardInterrupt):
             raise
-        status, message = _status_of(error)
-        _answer_in_json(sys.argv[1:] if arguments is None else arguments, error, message, status)
-        _fail(message)
-    if arguments is None:
-        sys.exit(status)
+        return _failed(arguments, error)
+
+
+def _guarded(arguments: Sequence[str]) -> int:
+    """The status of a child that runs the command, also when a library ends it."""
+    ended = None if _completing() else fork()
+    if ended is None:
+        return main(arguments)
+    return ended if ended >= 0 else _failed(arguments, crash(arguments, -ended))
+
+
+def _failed(arguments: Sequence[str], error: BaseException) -> int:
+    status, message = _status_of(error)
+    _answer_in_json(arguments, error, message, status)
+    _fail(message)
     return status
 
 

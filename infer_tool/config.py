@@ -11,6 +11,8 @@ from pathlib import Path  # noqa: TC003 - the command line reads these annotatio
 
 from passes.config import OptimizeConfig
 from quant.config import QuantizeConfig
+from quant.prune.config import PruneConfig
+from quant.train.config import TrainConfig
 
 DEFAULT_CALIB_SAMPLES = 128
 THREADS_HELP = "Threads of the engine; 0 is its default."
@@ -40,7 +42,8 @@ class Talk:
     time_budget: str | None = field(
         default=None,
         metadata={
-            "help": "Stop after this long, e.g. 90s or 10min: exit status 5 and no file.",
+            "help": "Stop after this long, e.g. 90s or 10min: exit status 5 and no file. Training "
+            "and quantize --scheme auto write the best so far, if it keeps the limits.",
             "metavar": "TIME",
         },
     )
@@ -153,13 +156,27 @@ class SizeGate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gates(SizeGate):
+class DropGate(SizeGate):
     """Limits that a lossy result must keep."""
 
     max_drop: str | None = field(
         default=None,
         metadata={"help": "Largest loss of the metric, e.g. 0.5% or 0.005.", "metavar": "DROP"},
     )
+    min_sqnr: float | None = field(
+        default=None,
+        metadata={"help": "Smallest signal to noise of the outputs, in dB."},
+    )
+    max_latency: str | None = field(
+        default=None,
+        metadata={"help": "Largest median of a run on --engine, e.g. 5ms.", "metavar": "TIME"},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gates(DropGate):
+    """Limits that a quantised result must keep."""
+
     min_coverage: str | None = field(
         default=None,
         metadata={
@@ -192,6 +209,22 @@ class Timing:
     threads: int = field(default=1, metadata={"help": THREADS_HELP, "min": 0})
     runs: int = field(
         default=50, metadata={"help": "Timed runs of each model; 0 measures no latency.", "min": 0}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What a lossy result is measured on, and by what."""
+
+    eval: str | None = field(
+        default=None,
+        metadata={"help": "Evaluation samples, instead of a part of --data.", "metavar": "DATA"},
+    )
+    metric: str = field(
+        default="auto",
+        metadata={
+            "help": "auto, top1, top5, agreement, cosine, sqnr, max-abs, or file.py:function."
+        },
     )
 
 
@@ -254,8 +287,18 @@ class Optimize(Talk, Output, ImportOptions, Shapes, Data, SizeGate, Explain, Opt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantize(Talk, Output, ImportOptions, Shapes, Data, Gates, Timing, QuantizeConfig):
+class Quantize(
+    Talk, Output, ImportOptions, Shapes, Data, Evaluated, Gates, Timing, TrainConfig, QuantizeConfig
+):
     """Quantise, measure, and keep the limits."""
+
+    train: bool = field(
+        default=False,
+        metadata={
+            "help": "Train a static scheme with its rounding in place, on --data; the options from "
+            "--epochs to --checkpoint are for that."
+        },
+    )
 
     model: str = field(
         metadata={"help": "An ONNX file or any other source of convert.", "positional": True}
@@ -267,22 +310,63 @@ class Quantize(Talk, Output, ImportOptions, Shapes, Data, Gates, Timing, Quantiz
             "metavar": "DATA",
         },
     )
-    eval: str | None = field(
-        default=None,
-        metadata={"help": "Evaluation samples, instead of a part of --data.", "metavar": "DATA"},
-    )
     calib_samples: int = field(
         default=DEFAULT_CALIB_SAMPLES,
         metadata={"help": "Samples for calibration, from --data or --calib.", "min": 1},
     )
-    metric: str = field(
-        default="auto",
+    target_cpu: str | None = field(
+        default=None,
         metadata={
-            "help": "auto, top1, top5, agreement, cosine, sqnr, max-abs, or file.py:function."
+            "help": "Also compute the result as this processor does and warn where that differs "
+            "(avx2 saturates products of uint8 and int8); see --reduce-range, --activations.",
+            "metavar": "CPU",
         },
     )
     explain: bool = field(
         default=False, metadata={"help": "Show every node that stays in float, and why."}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compress(Talk, Output, ImportOptions, Shapes, Data, Evaluated, DropGate, Timing, TrainConfig):
+    """What all methods that train have in common."""
+
+    model: str = field(
+        metadata={"help": "An ONNX file or any other source of convert.", "positional": True}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of every random choice.", "min": 0})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune(Compress, Explain, PruneConfig):
+    """Remove channels, train what is left, measure, and keep the limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(Compress, Explain):
+    """Train a smaller student to imitate its teacher."""
+
+    model: str = field(metadata={"help": "The teacher.", "positional": True})
+    student: str = field(
+        default="",
+        metadata={
+            "help": "The model to train: any source of convert, with the inputs and outputs of "
+            "the teacher.",
+            "metavar": "MODEL",
+        },
+    )
+    shrink: float = field(
+        default=0.0,
+        metadata={
+            "help": "Make the student of the teacher: all layers keep this share of their "
+            "channels, e.g. 0.5.",
+            "min": 0,
+            "max": 1,
+        },
+    )
+    multiple: int = field(
+        default=8,
+        metadata={"help": "With --shrink, layers keep a multiple of this many.", "min": 1},
     )
 
 
@@ -442,6 +526,10 @@ class Doctor(Talk):
         default=False,
         metadata={"help": "List the formats of sources, how they are recognised and their needs."},
     )
+    native: bool = field(
+        default=False,
+        metadata={"help": "List the operators that become C, and for which types."},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -461,6 +549,8 @@ COMMANDS: dict[str, type[Talk]] = {
     "convert": Convert,
     "optimize": Optimize,
     "quantize": Quantize,
+    "prune": Prune,
+    "distill": Distill,
     "run": Run,
     "verify": Verify,
     "bench": Bench,

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import UsageError
 from infer_tool.data import open_dataset
+from infer_tool.engines import open_engine
 from infer_tool.metrics import TOP_K, Evaluation, check_labels, choose_metric
 from infer_tool.timing import Contestant, measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import numpy as np
+    import onnx_ir as ir
 
     from infer_runtime import TensorInfo
-    from infer_tool.config import Data
+    from infer_tool.config import Data, Timing
     from infer_tool.data import Dataset
     from infer_tool.engines import Engine
     from infer_tool.report.model import Accuracy, Latency
@@ -102,3 +105,15 @@ def latency(
     warmup = max(3, runs // 10)
     with ui.step("latency", warmup + runs) as advance:
         return measure(contestants, runs, warmup, advance)
+
+
+def source_and_result(
+    ui: Terminal, config: Timing, name: str, source: ir.Model, path: Path, data: Dataset
+) -> list[Latency]:
+    """Latency of a model and of the file that was made of it, on one sample."""
+    engines = {
+        "source": open_engine(name, source, threads=config.threads),
+        "result": open_engine(name, path, threads=config.threads),
+    }
+    feeds, _ = next(iter(data.batches(feed_batch(engines["source"].inputs, 1))))
+    return latency(ui, engines, feeds, config.threads, config.runs)

@@ -76,7 +76,12 @@ def _runs(process: int) -> bool:
         return False
     except OSError:  # another user's
         return True
-    return True
+    try:  # one that ended, and that nobody waited for, still has its number
+        with open(f"/proc/{process}/stat", encoding="utf-8") as file:  # noqa: PTH123 - no Path here
+            state = file.read().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state not in ("Z", "X")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from infer_runtime.errors import LimitError, UsageError
+from infer_runtime.errors import InferError, TimeIsUp, TimeLimitError, UsageError
 from infer_tool.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def time_limit(budget: str | None) -> Iterator[None]:
-    """Raise LimitError in the body when the budget is spent; None is no limit.
+    """Raise TimeLimitError in the body when the budget is spent; None is no limit.
 
     An alarm of the operating system: it interrupts Python code anywhere, and foreign code as soon
     as that returns, so that the clean-up of whatever was under way runs.
@@ -28,13 +28,31 @@ def time_limit(budget: str | None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
         raise UsageError("--time-budget works in the main thread of a POSIX system only")
 
+    message = f"the time budget of {budget} is spent; no file was written"
+    is_up: list[bool] = []
+
     def stop(*_: Any) -> None:
-        raise LimitError(f"the time budget of {budget} is spent; no file was written")
+        is_up.append(True)
+        raise TimeIsUp(message)
 
     previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
+    except TimeIsUp:
+        raise TimeLimitError(message) from None
+    except InferError:
+        raise
+    except Exception as error:
+        if is_up:  # native code makes other errors of it, such as of an import
+            raise TimeLimitError(message) from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+def lift_time_limit() -> None:
+    """No time limit from here on: what is left must be done whole."""
+    if hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread():
+        signal.setitimer(signal.ITIMER_REAL, 0)

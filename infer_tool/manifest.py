@@ -28,7 +28,7 @@ SPLIT = ":"
 def manifest(report: Report) -> dict[str, Any] | None:
     """Of a command that wrote a model; None of one that did not."""
     output = report.config.get("output")
-    if output is None or not Path(output).is_file():
+    if output is None or not Path(output).exists():
         return None
     data = Path(f"{output}.data")
     outputs = [Path(output), *([data] if data.is_file() else [])]

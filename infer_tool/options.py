@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import shlex
 import typing
 from dataclasses import MISSING, Field, fields
@@ -88,9 +89,11 @@ def _checked(config: type[Talk], values: Mapping[str, Any]) -> Talk:
         least, most = f.metadata.get("min"), f.metadata.get("max")
         value = values.get(f.name, f.default)
         option = f"--{f.name.replace('_', '-')}"
+        if isinstance(value, float) and math.isnan(value):
+            raise UsageError(f"{option} {value}: expected a number")
         if least is not None and value is not None and value < least:
             raise UsageError(f"{option} {value}: expected at least {least}")
-        if most is not None and value > most:
+        if most is not None and value is not None and value > most:
             raise UsageError(f"{option} {value}: expected at most {most}")
     return config(**{name: _frozen(value) for name, value in values.items()})
 

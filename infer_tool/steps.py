@@ -81,7 +81,6 @@ def proof_feeds(
     seed: int,
     shapes: Iterable[str] = (),
     batches: tuple[int, ...] = PROOF_BATCHES,
-    domains: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[dict[str, Any]]:
     """Seeded inputs for proofs, one for each size of a dynamic first dimension.
 
@@ -92,7 +91,7 @@ def proof_feeds(
     feeds = []
     for number, batch in enumerate(batches):
         sizes = {i.name: _batched(i, batch, names) for i in inputs if i.shape} | given
-        feeds.append(random_feeds(inputs, seed + number, sizes, domains))
+        feeds.append(random_feeds(inputs, seed + number, sizes))
     return feeds
 
 

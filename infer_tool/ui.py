@@ -29,11 +29,11 @@ class Terminal:
     """Progress bars on a terminal, one line per slow step elsewhere, nothing when quiet."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False)
         self._live = self.console.is_terminal and not quiet
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TaskProgressColumn(),
@@ -58,7 +58,7 @@ class Terminal:
 
     def log(self, message: str) -> None:
         """One line on stderr."""
-        self.console.print(message, markup=False, soft_wrap=True)
+        self.console.print(message, soft_wrap=True)
 
     @contextmanager
     def step(self, label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:

@@ -153,7 +153,10 @@ def _matmul(first: int) -> Callable[[ir.Node, dict[str, Shape]], int]:
 def _gemm(node: ir.Node, shapes: dict[str, Shape]) -> int:
     a, out = _shape(node.inputs[0], shapes), _shape(node.outputs[0], shapes)
     inner = 0 if node.attributes.get_int("transA", 0) else 1
-    return prod(out) * a[inner] if a and out else 0
+    return prod(out) * a[inner] if a and out and len(a) > inner else 0
+
+
+STEPS_SAMPLES_FEATURES = 3  # axes of what a recurrent operator reads
 
 
 def _recurrent(gates: int) -> Callable[[ir.Node, dict[str, Shape]], int]:
@@ -164,7 +167,7 @@ def _recurrent(gates: int) -> Callable[[ir.Node, dict[str, Shape]], int]:
 
     def count(node: ir.Node, shapes: dict[str, Shape]) -> int:
         x, hidden = _shape(node.inputs[0], shapes), node.attributes.get_int("hidden_size", 0)
-        if not x or not hidden:
+        if not x or not hidden or len(x) < STEPS_SAMPLES_FEATURES:
             return 0
         both = node.attributes.get_string("direction", "forward") == "bidirectional"
         matrices = gates * hidden * (x[2] + hidden)

@@ -23,20 +23,17 @@ def random_feeds(
     inputs: Sequence[TensorInfo],
     seed: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
-    domains: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Array]:
     """One seeded array for each input.
 
-    Floats are normal with mean 0.25 and deviation 1, integers 0 to 3 (and inside the
-    tables that they look up), booleans even. Integers of 8 bits are pixels or quantised values,
-    and take all that they can be.
+    Floats are normal with mean 0.25 and deviation 1, booleans even. Integers fill the domain of
+    their input; without one they are 0 to 3, or all that 8 bits hold: pixels, quantised values.
 
     Args:
         inputs: names, shapes and dtypes.
         seed: of the generator.
         shapes: sizes of inputs with dynamic dimensions; those not named get 1. A symbolic
             dimension that one input fixes has that size in all of them.
-        domains: ranges [low, high) of integers, see `passes.domains`.
 
     Raises:
         UsageError: a shape has another rank, or differs from a fixed dimension.
@@ -53,7 +50,6 @@ def random_feeds(
             generator,
             given.get(info.name) or _resolved(info, symbols),
             info,
-            (domains or {}).get(info.name),
         )
         for info in inputs
     }
@@ -81,19 +77,18 @@ def _draw(
     generator: np.random.Generator,
     shape: Sequence[int],
     info: TensorInfo,
-    domain: tuple[int, int] | None,
 ) -> Array:
     dtype = info.dtype
     if dtype == np.dtype(bool):
         return np.asarray(generator.integers(0, 2, shape), bool)
     if dtype == np.dtype(object):
         return np.full(shape, "text", object)
-    if domain is not None:
-        return np.asarray(generator.integers(*domain, shape), dtype)
-    if dtype in (np.int8, np.uint8) and not info.rows:
+    if info.domain is not None and np.issubdtype(dtype, np.integer):
+        return np.asarray(generator.integers(*info.domain, shape), dtype)
+    if dtype in (np.int8, np.uint8):
         return np.asarray(generator.integers(*_limits(dtype), shape, endpoint=True), dtype)
     if np.issubdtype(dtype, np.integer):
-        return np.asarray(generator.integers(0, min(SMALL, info.rows or SMALL), shape), dtype)
+        return np.asarray(generator.integers(0, SMALL, shape), dtype)
     return np.asarray(generator.standard_normal(shape) + MEAN, dtype)
 
 

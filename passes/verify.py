@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -100,25 +101,35 @@ def _verify_operator(node: ir.Node, model: ir.Model, functions: set[tuple[str, s
     version = model.opset_imports.get(node.domain, model.opset_imports.get(domain))
     if version is None:
         raise ModelError(f"node {_label(node)} needs domain {node.domain!r}, which has no opset")
-    if not _known(node.op_type, version, domain):
+    counts = _inputs(node.op_type, version, domain)
+    if counts is None:
         raise ModelError(
             f"node {_label(node)}: no operator {domain or 'ai.onnx'}::{node.op_type} "
             f"at opset {version}"
         )
+    if not counts[0] <= len(node.inputs) <= counts[1]:
+        needs = "at least" if len(node.inputs) < counts[0] else "at most"
+        limit = counts[0] if len(node.inputs) < counts[0] else counts[1]
+        raise ModelError(
+            f"node {_label(node)} has {len(node.inputs)} inputs, it takes {needs} {limit}"
+        )
 
 
 @cache
-def _known(op_type: str, version: int, domain: str) -> bool:
-    """Does the standard define the operator? Contributed domains are taken on trust."""
+def _inputs(op_type: str, version: int, domain: str) -> tuple[int, int] | None:
+    """Fewest and most inputs; None for an operator that the standard does not define.
+
+    Contributed domains are taken on trust.
+    """
     import onnx.defs
 
     if domain not in ("", "ai.onnx.ml", "ai.onnx.preview.training"):
-        return True
+        return 0, sys.maxsize
     try:
         schema = onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
-        return False
-    return not schema.deprecated
+        return None
+    return None if schema.deprecated else (schema.min_input, schema.max_input)
 
 
 def _label(node: ir.Node) -> str:

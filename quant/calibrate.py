@@ -60,5 +60,11 @@ def calibrate(
             watch.next_batch()
     if not runs:
         raise UsageError("no calibration samples: the data holds less than one batch")
-    method = METHODS[config.calibration]
+    method = METHODS[_method(config)]
     return {name: method(h, config.percentile) for name, h in histograms.items()}
+
+
+def _method(config: QuantizeConfig) -> str:
+    """Levels of 16 bits are finer than the bins of a histogram: only the ends can be wrong."""
+    searched = config.calibration in ("mse", "entropy")
+    return "minmax" if searched and config.scheme == "w8a16" else config.calibration

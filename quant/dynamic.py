@@ -14,7 +14,14 @@ import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from passes.graph import add_initializer, constant, fresh_name, remove_node, replace_value
+from passes.graph import (
+    add_initializer,
+    constant,
+    forget_names,
+    fresh_name,
+    remove_node,
+    replace_value,
+)
 from passes.match import argument
 from passes.remove_unused import RemoveUnused
 from quant.coverage import measure_coverage
@@ -30,8 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from quant.config import QuantizeConfig
+    from quant.moments import Moments
 
     Array = np.ndarray[Any, Any]
+
+SMOOTH = 0.7
 
 
 def quantize_dynamic(
@@ -44,20 +54,22 @@ def quantize_dynamic(
 
     """
     copy = model.clone()
+    forget_names(copy)  # new ones in a branch must be new around it too
     rest = WeightOnly(copy, replace(config, algorithm="mse", block_size=0), INT8)
     rest.choose()
     products = [s.node for places in rest.chosen.values() if (s := product_of(places))]
     if not products:
         raise UsageError("no MatMul or Gemm of this model has a constant weight; try int8-weight")
-    if config.smooth:
-        _smooth(copy, feeds, products, config.smooth)
+    strength = smoothing(config)
+    outer = [n for n in products if n.graph is copy.graph]  # branches keep their outliers
+    watch = Watch(outer if strength else (), products=False)
+    if strength:
+        observe_values(copy, feeds, watch)
     weights = {n.inputs[1].name or "" for n in products if n.inputs[1] is not None}
     for name in weights:
         del rest.chosen[name]
-    emitter = _Emitter(copy.graph)
     covered = {n.name or "" for n in products}
-    for node in products:
-        emitter.emit(node)
+    emit_dynamic(copy.graph, products, watch.moments, strength)
     covered |= rest.store()
     RemoveUnused().apply(copy)
     refusals = tuple(rest.refusals)
@@ -65,29 +77,40 @@ def quantize_dynamic(
     return Quantized(copy, coverage, refusals)
 
 
-def _smooth(
-    model: ir.Model,
-    feeds: Iterable[Mapping[str, Array]],
-    products: Sequence[ir.Node],
-    strength: float,
+def smoothing(config: QuantizeConfig) -> float:
+    """How far outliers of activations move into the weights of dynamic products."""
+    return SMOOTH if config.smooth is None else config.smooth
+
+
+def emit_dynamic(
+    graph: ir.Graph, products: Sequence[ir.Node], moments: Mapping[str, Moments], strength: float
 ) -> None:
-    """Move outliers of inputs into the weights that read them."""
-    watch = Watch(products, products=False)
-    observe_values(model, feeds, watch)
+    """Let MatMul and Gemm nodes compute in integers; inputs of known moments are smoothed."""
+    if strength:
+        _smooth([n for n in products if n.graph is graph], moments, strength)
+    emitter = _Emitter(graph)
+    for node in products:
+        emitter.emit(node)
+
+
+def _smooth(products: Sequence[ir.Node], moments: Mapping[str, Moments], strength: float) -> None:
+    """Move outliers of inputs into the weights that read them; those in branches stay."""
     for nodes in by_input(products):
         weights = [constant(n.inputs[1]) for n in nodes]
         rows = [rows_of(n, w)[0] for n, w in zip(nodes, weights, strict=True) if w is not None]
-        met = watch.moments.get(nodes[0].inputs[1].name or "") if nodes[0].inputs[1] else None
+        met = moments.get(nodes[0].inputs[1].name or "") if nodes[0].inputs[1] else None
         if met is not None and met.rows:
             scale_input(nodes, smooth(rows, met.largest[0], strength))
 
 
 @dataclass
 class _Emitter:
-    """Writes the integer products of one graph; readers of one value share its levels."""
+    """Writes the integer products; readers of one value in one graph share its levels."""
 
     graph: ir.Graph
-    _levels: dict[int, tuple[ir.Value, ir.Value, ir.Value]] = field(default_factory=dict)
+    _levels: dict[tuple[int, int], tuple[ir.Value, ir.Value, ir.Value]] = field(
+        default_factory=dict
+    )
 
     def emit(self, node: ir.Node) -> None:
         """y = (x_q - x_zero) W_q * (x_scale * W_scale) + bias."""
@@ -116,14 +139,15 @@ class _Emitter:
     def _input(self, node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
         value = node.inputs[0]
         assert value is not None
-        if id(value) not in self._levels:
+        key = (id(value), id(node.graph))
+        if key not in self._levels:
             new = ir.node("DynamicQuantizeLinear", [value], num_outputs=3)
             new.name = fresh_name(self.graph, f"{value.name}_quantize")
             for output, suffix in zip(new.outputs, ("q", "scale", "zero"), strict=True):
                 output.name = fresh_name(self.graph, f"{value.name}_{suffix}")
-            self.graph.insert_before(node, new)
-            self._levels[id(value)] = (new.outputs[0], new.outputs[1], new.outputs[2])
-        return self._levels[id(value)]
+            _graph(node).insert_before(node, new)
+            self._levels[key] = (new.outputs[0], new.outputs[1], new.outputs[2])
+        return self._levels[key]
 
     def _node(
         self,
@@ -136,5 +160,10 @@ class _Emitter:
         unique = fresh_name(self.graph, f"{before.name}_{op_type.lower()}")
         node = ir.node(op_type, inputs, attributes=attributes, name=name or unique)
         node.outputs[0].name = unique
-        self.graph.insert_before(before, node)
+        _graph(before).insert_before(before, node)
         return node.outputs[0]
+
+
+def _graph(node: ir.Node) -> ir.Graph:
+    assert isinstance(node.graph, ir.Graph)
+    return node.graph

@@ -11,14 +11,19 @@ Array = np.ndarray[Any, Any]
 
 # Below this the scale of a bin leaves float32; such values are zero to any format.
 SMALLEST_LIMIT = 2.0**-64
+INERTIA = 0.9  # of moving averages
 BINS = 8192  # over [-limit, limit]; at least a quarter of them lie under the data's largest side
 
 
 class StreamingHistogram:
-    """Counts over [-limit, limit], limit a power of two; also the exact minimum and maximum."""
+    """Counts over [-limit, limit], limit a power of two; also the exact minimum and maximum.
+
+    `average` is the moving average of the minima and of the maxima of what was added.
+    """
 
     def __init__(self) -> None:
         self.low, self.high = math.inf, -math.inf
+        self.average: tuple[float, float] | None = None
         self.limit = 0.0
         self.counts = np.zeros(BINS, np.int64)
         self.zeros = 0  # before the first value that is not zero there is no scale to choose
@@ -31,6 +36,8 @@ class StreamingHistogram:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("NaN or infinity")
         self.low, self.high = min(self.low, low), max(self.high, high)
+        before = self.average or (low, high)
+        self.average = (_moved(before[0], low), _moved(before[1], high))
         largest = max(-low, high)
         if largest > self.limit:
             self._grow(largest)
@@ -63,3 +70,7 @@ class StreamingHistogram:
         used = np.flatnonzero(self.counts)
         part = slice(used[0], used[-1] + 1) if used.size else slice(0, 0)
         return centres[part], self.counts[part]
+
+
+def _moved(average: float, new: float) -> float:
+    return INERTIA * average + (1 - INERTIA) * new

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from infer_runtime.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -43,13 +45,16 @@ def quantize_model(
         ModelError: the result is not a valid graph.
 
     """
-    from passes.verify import verify
-    from quant.domain import inline_functions
     from quant.dynamic import quantize_dynamic
     from quant.half import quantize_half
     from quant.static import quantize_static
     from quant.weight_only import SUFFIX, quantize_weights
 
+    if config.scheme == "auto":
+        raise UsageError("auto is a search, which needs an engine: call infer_tool.quantize")
+    static = "-" not in config.scheme and config.scheme != "fp16"
+    if not static and (given := _static_only(config)):
+        raise UsageError(f"{given} is for static schemes, not for {config.scheme}")
     if config.scheme == "fp16":
         result = quantize_half(model, config)
     elif config.scheme == "int8-dynamic":
@@ -58,7 +63,33 @@ def quantize_model(
         result = quantize_weights(model, feeds, config)
     else:
         result = quantize_static(model, feeds, config)
+    return finished(result, config)
+
+
+def finished(result: Quantized, config: QuantizeConfig) -> Quantized:
+    """With or without functions, as the options say, and checked.
+
+    Raises:
+        ModelError: the result is not a valid graph.
+
+    """
+    from passes.verify import verify
+    from quant.domain import inline_functions
+
     if not config.keep_functions:
         inline_functions(result.model)
     verify(result.model)
     return result
+
+
+def _static_only(config: QuantizeConfig) -> str | None:
+    """An option in effect that only static schemes know."""
+    given = {
+        "--equalize": config.equalize,
+        "--empirical-bias": config.empirical_bias,
+        "--reconstruct": config.reconstruct != "none",
+        "--learn-ranges": config.learn_ranges,
+        "--reduce-range": config.reduce_range,
+        "--smooth": bool(config.smooth) and config.scheme != "int8-dynamic",
+    }
+    return next((flag for flag, on in given.items() if on), None)

@@ -61,7 +61,15 @@ class Moments:
         K entries of a row need more than K rows to show how they go together (Ledoit and Wolf,
         2004, on such shrinkage); until then rounding must not rely on it.
         """
-        found = self._products / max(self.rows, 1)
+        return self._shrunk(self._products / max(self.rows, 1))
+
+    @property
+    def centred(self) -> Array:
+        """E[(x - mean) (x - mean)'], likewise: what is left where a bias takes the mean error."""
+        mean = self.mean
+        return self._shrunk(self._products / max(self.rows, 1) - mean[:, :, None] * mean[:, None])
+
+    def _shrunk(self, found: Array) -> Array:
         power = np.trace(found, axis1=1, axis2=2) / self.size
         doubt = self.size / max(self.rows, 1) * power
         return np.asarray(found + doubt[:, None, None] * np.eye(self.size))

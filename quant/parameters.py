@@ -41,6 +41,11 @@ class Parameters:
     zero_point: int
     format: IntegerFormat
 
+    def real(self, x: Array) -> Array:
+        """The number that stands for each x."""
+        scale, zero = np.asarray(self.scale), np.asarray(self.zero_point)
+        return self.format.dequantize(self.format.quantize(x, scale, zero), scale, zero)
+
 
 def activation_parameters(span: Range, form: IntegerFormat) -> Parameters:
     """Asymmetric parameters over all levels (Jacob et al. 2018, section 2.1).

@@ -25,6 +25,11 @@ def minmax(histogram: StreamingHistogram, _percentile: float) -> Range:
     return Range(histogram.low, histogram.high)
 
 
+def moving_average(histogram: StreamingHistogram, share: float) -> Range:
+    """The minima and maxima of the batches, averaged; late batches count more."""
+    return Range(*histogram.average) if histogram.average else minmax(histogram, share)
+
+
 def percentile(histogram: StreamingHistogram, share: float) -> Range:
     """Cut the rarest (100 - share) percent at each end, half a bin exact."""
     centres, counts = histogram.occupied()
@@ -112,6 +117,7 @@ def _divergence(centres: Array, counts: Array, low: float, high: float) -> float
 
 METHODS: dict[str, Callable[[StreamingHistogram, float], Range]] = {
     "minmax": minmax,
+    "moving-average": moving_average,
     "percentile": percentile,
     "entropy": entropy,
     "mse": mse,

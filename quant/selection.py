@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from infer_runtime.errors import UsageError
-from passes.base import Refusal, is_op
+from passes.base import Refusal, all_nodes, is_op
 from passes.graph import constant
 
 if TYPE_CHECKING:
@@ -49,13 +50,13 @@ class Selection:
 
 
 def select(model: ir.Model, exclude: Collection[str]) -> Selection:
-    """Decide for every node of the main graph, in order.
+    """Decide for every node of the main graph, in order; layers in branches stay in float.
 
     Raises:
         UsageError: `exclude` names a node that is not there.
 
     """
-    names = {n.name for n in model.graph}
+    names = {n.name for n in all_nodes(model)}
     for name in exclude:
         if name not in names:
             raise UsageError(f"--exclude {name!r}: the model has no such node")
@@ -70,6 +71,10 @@ def select(model: ir.Model, exclude: Collection[str]) -> Selection:
         if reason is not None:
             chosen.refuse(node, reason)
     _leave_float_ends(chosen)
+    outer = {id(n) for n in model.graph}
+    for node in all_nodes(model):
+        if is_op(node, *LINEAR) and id(node) not in outer:
+            chosen.refuse(node, "it is in a branch or a loop")
     return chosen
 
 
@@ -142,11 +147,24 @@ def _float_reason(node: ir.Node) -> str | None:
     return None
 
 
+def is_layer(node: ir.Node) -> bool:
+    """Is it a Conv, Gemm or MatMul with a constant weight?"""
+    return is_op(node, *LINEAR) and constant(node.inputs[1]) is not None
+
+
+def weight_reason(node: ir.Node) -> str | None:
+    """Why the weight of a Conv, Gemm or MatMul cannot be changed; None when it can."""
+    return _weight_reason(node) or _CHECKS[node.op_type](node)
+
+
 def _weight_reason(node: ir.Node) -> str | None:
     weight = node.inputs[1]
     if weight is None or constant(weight) is None:
         kind = "a graph input" if weight is not None and weight.is_graph_input() else "computed"
         return f"its weight {weight.name if weight else '?'} is {kind}"
+    array = constant(weight)
+    if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+        return f"its weight {weight.name} holds NaN or infinity"
     if weight.is_graph_output():
         return f"its weight {weight.name} is a graph output"
     bias = node.inputs[2] if len(node.inputs) > 2 else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from passes.base import all_nodes, is_op
 from passes.graph import constant
 from quant.formats import PaletteFormat
@@ -69,6 +71,8 @@ def _reason(site: Site) -> str | None:
         return f"its weight {value.name} is {kind}"
     if array.dtype.name != "float32":
         return f"its weight {value.name} is {array.dtype}, not float32"
+    if not np.isfinite(array).all():
+        return f"its weight {value.name} holds NaN or infinity"
     if value.is_graph_output():
         return f"its weight {value.name} is a graph output"
     if array.ndim < 2:

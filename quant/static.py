@@ -7,38 +7,49 @@ kernels (ONNX operators QuantizeLinear and DequantizeLinear; Jacob et al. 2018 f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnx_ir as ir
-
 from infer_runtime.errors import UsageError
-from passes.base import all_nodes, is_op
-from passes.graph import add_initializer, constant, fresh_name, take_description
+from passes.base import Refusal, all_nodes, is_op
+from passes.graph import constant
 from passes.mean_to_pool import MeanToPool
 from passes.remove_unused import RemoveUnused
 from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
-from quant.formats import INT8, INT32, UINT8
-from quant.granularity import Granularity, PerAxis
-from quant.linear import Linear, quantize_linear
+from quant.equalize import equalize, smooth_static
+from quant.formats import INT4, INT8, INT16, UINT4, UINT8, UINT16, IntegerFormat
+from quant.linear import Linear, quantize_linear, weight_format
+from quant.mean_error import correct_biases
 from quant.model import Quantized
-from quant.moments import Moments, Watch
+from quant.moments import Watch
 from quant.parameters import Parameters, Range, activation_parameters
-from quant.selection import LINEAR, MOVERS, Selection, select
-from quant.store import Store
-from quant.tensor import QuantizedTensor
+from quant.qdq import Emitter
+from quant.reconstruct import learns, reconstruct
+from quant.selection import LINEAR, MOVERS, Selection, is_layer, select
+from quant.store import raise_opset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
+    import numpy as np
+    import onnx_ir as ir
+
+    from passes.base import Refusal
     from quant.config import QuantizeConfig
 
     Array = np.ndarray[Any, Any]
+    Quantizer = Callable[[ir.Node, np.float32], Linear]
+    Grids = dict[str, Parameters]  # of values
+    Linears = dict[str, Linear]  # of nodes
+    Refine = Callable[[ir.Model, Selection, Grids, Linears], tuple[Linears, Grids]]
 
 FORMATS = {"uint8": UINT8, "int8": INT8}
+WIDE = {"uint8": UINT16, "int8": INT16}
+WIDE_SINCE = 21  # the opset from which on QuantizeLinear writes 16 bits
+SHORT_FORMATS = {"uint8": UINT4, "int8": INT4}
+SHORT_SCHEMES = ("w4a4", "w2a4")  # activations of 4 bits
 
 
 def quantize_static(
@@ -52,28 +63,164 @@ def quantize_static(
         UsageError: wrong data or option, or nothing in the model can be quantised.
 
     """
+    prepared = prepare(model, feeds, config)
+
+    def refine(
+        copy: ir.Model, chosen: Selection, parameters: Grids, linears: Linears
+    ) -> tuple[Linears, Grids]:
+        if learns(config):
+            linears, parameters = reconstruct(copy, chosen, parameters, linears, feeds, config)
+        if config.empirical_bias:
+            correct_biases(copy, chosen, parameters, linears, feeds)
+        return linears, parameters
+
+    done = emit(prepared, config.exclude, chosen_linear(prepared), refine=refine)
+    return quantised(prepared, done)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What calibration found of a model: enough to quantise it, or a part of it, many times.
+
+    source: what results are emitted from; selection: all that can be quantised, in a copy of it;
+    ranges of its values; sizes of one sample.
+    """
+
+    source: ir.Model
+    selection: Selection
+    config: QuantizeConfig
+    ranges: Mapping[str, Range]
+    watch: Watch
+    sizes: Mapping[str, tuple[int, ...]]
+    unequal: tuple[Refusal, ...] = ()  # what could not be evened out
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A model with integer nodes: names of source nodes, and of their weights, that are covered."""
+
+    model: ir.Model
+    covered: set[str]
+    weights: set[str]
+    refusals: tuple[Refusal, ...]
+
+
+def prepare(
+    model: ir.Model,
+    feeds: Iterable[Mapping[str, Array]],
+    config: QuantizeConfig,
+    *,
+    needed: bool = True,
+) -> Prepared:
+    """Run the samples through the float model; `needed`: something in it must be quantisable.
+
+    Raises:
+        UsageError: wrong data or option, or nothing in the model can be quantised.
+
+    """
     if any(is_op(n, "QuantizeLinear", "DequantizeLinear") for n in all_nodes(model)):
         raise UsageError("the model is quantised already; start from its float source")
+    feeds = _repeatable(feeds, config)
     source = model.clone()
     MeanToPool().apply(source)
+    source, unequal = _evened_out(source, feeds, config)
     copy = source.clone()
     chosen = select(copy, config.exclude)
-    if not any(n.op_type in LINEAR for n in chosen.nodes.values()):
+    if needed and not any(n.op_type in LINEAR for n in chosen.nodes.values()):
         first = f": {chosen.refusals[0].reason}" if chosen.refusals else ""
         raise UsageError(f"no Conv, Gemm or MatMul of this model can be quantised{first}")
     varying = [n for n, v in chosen.values.items() if constant(v) is None]
     sizes, feeds = _sizes(feeds)
     watch = _watch(chosen, config)
     ranges = calibrate(copy, feeds, varying, config, watch)
-    parameters = choose_parameters(chosen, ranges, config)
-    emitter = _Emitter(copy, chosen, parameters, config, watch.moments)
+    return Prepared(source, chosen, config, ranges, watch, sizes, tuple(unequal))
+
+
+def emit(
+    prepared: Prepared,
+    exclude: Collection[str],
+    linear: Quantizer,
+    *,
+    compact: bool = False,
+    refine: Refine | None = None,
+) -> Emitted:
+    """Quantise a copy, but for the nodes in `exclude`; `linear` makes the numbers of weights.
+
+    With `compact` what engines can compute when they load the file is not stored in it. `refine`
+    betters all numbers before they are written.
+    """
+    copy, config = prepared.source.clone(), prepared.config
+    chosen = select(copy, exclude)
+    parameters = choose_parameters(chosen, prepared.ranges, config)
+    linears = _linears(chosen, parameters, linear)
+    if refine is not None:
+        linears, parameters = refine(copy, chosen, parameters, linears)
+    emitter = Emitter(copy, chosen, parameters, linears, compact)
     emitter.emit()
+    if activation_format(config).bits > INT8.bits:
+        raise_opset(copy, WIDE_SINCE)
     RemoveUnused().apply(copy)
-    refusals = tuple(chosen.refusals)
-    clamps = [c.name or "" for c in chosen.clamps.values()]
-    covered = {*chosen.nodes, *clamps}
-    coverage = measure_coverage(source, covered, emitter.weights, refusals, sizes)
-    return Quantized(copy, coverage, refusals, _notes(watch))
+    covered = {*chosen.nodes, *(c.name or "" for c in chosen.clamps.values())}
+    refusals = (*chosen.refusals, *prepared.unequal)
+    return Emitted(copy, covered, emitter.weights, refusals)
+
+
+def chosen_numbers(prepared: Prepared) -> tuple[Grids, Linears]:
+    """Parameters of values and numbers of layers as the options choose them."""
+    parameters = choose_parameters(prepared.selection, prepared.ranges, prepared.config)
+    return parameters, _linears(prepared.selection, parameters, chosen_linear(prepared))
+
+
+def chosen_linear(prepared: Prepared) -> Quantizer:
+    """Chooses the numbers of one layer by the options."""
+    config, moments = prepared.config, prepared.watch.moments
+    wide = wide_nodes(prepared.selection, config)
+
+    def linear(node: ir.Node, input_scale: np.float32) -> Linear:
+        form = weight_format(config, short=node.name not in wide)
+        return quantize_linear(node, input_scale, config, moments, form)
+
+    return linear
+
+
+def quantised(prepared: Prepared, done: Emitted) -> Quantized:
+    """The result with what it covers."""
+    coverage = measure_coverage(
+        prepared.source, done.covered, done.weights, done.refusals, prepared.sizes
+    )
+    return Quantized(done.model, coverage, done.refusals, _notes(prepared.watch))
+
+
+def _repeatable(
+    feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
+) -> Iterable[Mapping[str, Array]]:
+    """Samples that are read again by some options must not be a stream that ends."""
+    again = config.equalize or config.smooth or config.empirical_bias or learns(config)
+    if again and iter(feeds) is feeds:
+        raise UsageError("these options read the samples more than once; give a list of feeds")
+    return feeds
+
+
+def _evened_out(
+    source: ir.Model, feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
+) -> tuple[ir.Model, list[Refusal]]:
+    """What `equalize` and `smooth` ask for; exact in float."""
+    refusals: list[Refusal] = []
+    if config.equalize:
+        done = equalize(source, feeds, config.exclude)
+        source, refusals = done.model, done.refusals
+    if config.smooth:
+        done = smooth_static(source, feeds, config.smooth, config.exclude)
+        source, refusals = done.model, refusals or done.refusals
+    return source, refusals
+
+
+def wide_nodes(chosen: Selection, config: QuantizeConfig) -> list[str]:
+    """The first and the last product keep 8 bits where the others have 4: they need them most."""
+    if config.scheme not in SHORT_SCHEMES:
+        return []
+    products = [name for name, node in chosen.nodes.items() if node.op_type in LINEAR]
+    return [products[0], products[-1]] if products else []
 
 
 def _watch(chosen: Selection, config: QuantizeConfig) -> Watch:
@@ -92,23 +239,32 @@ def _notes(watch: Watch) -> tuple[str, ...]:
 def _sizes(
     feeds: Iterable[Mapping[str, Array]],
 ) -> tuple[dict[str, tuple[int, ...]], Iterable[Mapping[str, Array]]]:
-    """Shapes of one sample as the data has them, and the feeds with the first one put back."""
+    """Shapes of one sample as the data has them, and the feeds; a stream gets its first back."""
     rest = iter(feeds)
     first = next(rest, None)
     if first is None:
         return {}, ()
-    return {n: (1, *x.shape[1:]) for n, x in first.items() if x.ndim}, chain([first], rest)
+    sizes = {n: (1, *x.shape[1:]) for n, x in first.items() if x.ndim}
+    return sizes, chain([first], rest) if rest is feeds else feeds
+
+
+def activation_format(config: QuantizeConfig, *, short: bool = True) -> IntegerFormat:
+    """What a static scheme stores activations in; without `short` at least 8 bits."""
+    if config.scheme in SHORT_SCHEMES and short:
+        return SHORT_FORMATS[config.activations]
+    return (WIDE if config.scheme == "w8a16" else FORMATS)[config.activations]
 
 
 def choose_parameters(
     chosen: Selection, ranges: Mapping[str, Range], config: QuantizeConfig
-) -> dict[str, Parameters]:
+) -> Grids:
     """Scale and zero point of every quantised value; movers pass theirs on."""
-    form = FORMATS[config.activations]
-    result: dict[str, Parameters] = {}
+    long = _read_by(chosen, wide_nodes(chosen, config))
+    result: Grids = {}
     for name, value in chosen.values.items():
         array = constant(value)
         span = ranges[name] if array is None else Range(array.min(), array.max())
+        form = activation_format(config, short=name not in long)
         result[name] = activation_parameters(span, form)
     for name, node in chosen.nodes.items():  # in graph order, so that chains settle in one walk
         if node.op_type in MOVERS:
@@ -119,169 +275,25 @@ def choose_parameters(
     return result
 
 
-@dataclass
-class _Emitter:
-    """Writes the Q and DQ nodes of one model."""
+def _linears(chosen: Selection, parameters: Grids, linear: Quantizer) -> Linears:
+    """Levels, scales and biases of every layer, by the name of its node."""
+    return {
+        name: linear(node, parameters[node.inputs[0].name or ""].scale)
+        for name, node in chosen.nodes.items()
+        if is_layer(node) and node.inputs[0] is not None
+    }
 
-    model: ir.Model
-    chosen: Selection
-    parameters: dict[str, Parameters]
-    config: QuantizeConfig
-    moments: Mapping[str, Moments]
-    weights: set[str] = field(default_factory=set)
-    _scalars: dict[tuple[str, bytes], ir.Value] = field(default_factory=dict)
-    _stored: dict[tuple[str, Granularity, bytes], ir.Value] = field(default_factory=dict)
 
-    def emit(self) -> None:
-        """Drop clamps, then weights, then activations."""
-        self._drop_clamps()
-        for node in self.chosen.nodes.values():
-            if node.op_type in LINEAR and constant(node.inputs[1]) is not None:
-                self._emit_weights(node)
-        for name, value in self.chosen.values.items():
-            self._emit_activation(name, value)
+def _read_by(chosen: Selection, wide: Collection[str]) -> set[str]:
+    """The values that these nodes read, and what movers made them of."""
+    found = {_first(chosen, name) for name in wide}
+    for name, node in reversed(chosen.nodes.items()):
+        if node.op_type in MOVERS and any(o.name in found for o in node.outputs):
+            found.add(_first(chosen, name))
+    return found
 
-    def _drop_clamps(self) -> None:
-        """Saturation of the quantised output is the clamp: its range starts at zero."""
-        for name, clamp in self.chosen.clamps.items():
-            node = self.chosen.nodes[name]
-            clamped, raw = clamp.outputs[0], node.outputs[0]
-            is_output = clamped.is_graph_output()
-            take_description(raw, clamped)
-            clamped.replace_all_uses_with(raw, replace_graph_outputs=is_output)
-            self.model.graph.remove(clamp, safe=True)
-            final, clamped.name = clamped.name, None
-            raw.name = final
-            self.chosen.values[final or ""] = raw
 
-    def _emit_weights(self, node: ir.Node) -> None:
-        weight, source = node.inputs[1], node.inputs[0]
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
-        assert weight is not None
-        assert source is not None
-        input_scale = self.parameters[source.name or ""].scale
-        linear = quantize_linear(node, input_scale, self.config, self.moments)
-        node.replace_input_with(1, self._weight(node, weight, linear))
-        self.weights.add(weight.name or "")
-        if linear.bias is not None:
-            found = self._bias(node, bias, linear.bias, linear.scale * input_scale)
-            node.resize_inputs(3)
-            node.replace_input_with(2, found)
-        if bias is not None:
-            self.weights.add(bias.name or "")
-
-    def _weight(self, node: ir.Node, weight: ir.Value, linear: Linear) -> ir.Value:
-        """The dequantised weight; nodes that share a weight share the result."""
-        # ONNX Runtime 1.31 makes QGemm and QLinearMatMul only of explicit zero points.
-        explicit_zero = node.op_type != "Conv"
-        key = (weight.name or "", linear.granularity, linear.scale.tobytes() + bytes(explicit_zero))
-        if key not in self._stored:
-            name = weight.name or "w"
-            stored = QuantizedTensor(linear.format, linear.granularity, linear.levels, linear.scale)
-            levels = Store(self.model).levels(name, stored)
-            inputs = [levels, self._constant(f"{name}_s", linear.scale)]
-            if explicit_zero:
-                inputs.append(self._scalar("z", np.zeros(linear.scale.shape, np.int8)))
-            axis = linear.granularity.axis if isinstance(linear.granularity, PerAxis) else None
-            self._stored[key] = self._dequantize(inputs, f"{name}_dq", axis)
-        return self._stored[key]
-
-    def _bias(
-        self, node: ir.Node, bias: ir.Value | None, array: Array, accumulator: Array
-    ) -> ir.Value:
-        """int32 at the scale of the accumulator, which is what integer kernels add."""
-        factor = accumulator.astype(np.float32)
-        shaped = np.broadcast_to(array, (max(array.size, factor.size),))
-        levels = INT32.quantize(shaped, factor, np.zeros((), np.int64))
-        name = f"{node.name}_bias" if bias is None else bias.name or ""
-        if bias is not None and len(list(bias.uses())) > 1:
-            name = f"{name}_{node.name}"
-        inputs = [self._constant(f"{name}_q", levels), self._constant(f"{name}_s", factor)]
-        return self._dequantize(inputs, f"{name}_dq", 0 if factor.ndim else None)
-
-    def _emit_activation(self, name: str, value: ir.Value) -> None:
-        """Quantise a value once; integer readers, and all readers of an integer node, use it."""
-        p = self.parameters[name]
-        producer = value.producer()
-        made_by_integer = producer is not None and producer.name in self.chosen.nodes
-        users = [
-            (use.node, use.idx)
-            for use in list(value.uses())
-            if made_by_integer or self._is_operand(use.node, use.idx)
-        ]
-        is_output = value.is_graph_output() and made_by_integer
-        if not users and not is_output:
-            return
-        array = constant(value)
-        if array is not None:
-            levels = p.format.quantize(array, np.asarray(p.scale), np.asarray(p.zero_point))
-            quantized = self._constant(f"{name}_q", levels)
-            self.weights.add(name)
-        else:
-            quantized = self._quantize(value, p, f"{name}_q")
-        result = self._dequantize([quantized, *self._affine(p)], f"{name}_dq")
-        for node, index in users:
-            node.replace_input_with(index, result)
-        if is_output:
-            self._hand_over_output(value, result)
-
-    def _is_operand(self, node: ir.Node, index: int) -> bool:
-        return index in self.chosen.inputs.get(node.name or "", ())
-
-    def _hand_over_output(self, value: ir.Value, result: ir.Value) -> None:
-        """The dequantised value is the graph output, under the name that users know."""
-        graph = self.model.graph
-        position = next(i for i, v in enumerate(graph.outputs) if v is value)
-        name = value.name or ""
-        result.shape, result.type = value.shape, value.type
-        graph.outputs[position] = result
-        value.name = fresh_name(graph, f"{name}_raw")
-        result.name = name
-
-    # Building blocks
-
-    def _constant(self, name: str, array: Array) -> ir.Value:
-        return add_initializer(self.model.graph, name, array)
-
-    def _scalar(self, prefix: str, array: Array) -> ir.Value:
-        """Equal scales and zero points are stored once."""
-        key = (f"{prefix}{array.dtype}{array.shape}", array.tobytes())
-        if key not in self._scalars:
-            self._scalars[key] = self._constant(f"{prefix}{len(self._scalars)}", array)
-        return self._scalars[key]
-
-    def _quantize(self, value: ir.Value, p: Parameters, name: str) -> ir.Value:
-        inputs = [value, *self._affine(p)]
-        output = self._insert("QuantizeLinear", inputs, name, value.producer())
-        output.shape = value.shape
-        output.type = ir.TensorType(ir.DataType.from_numpy(p.format.dtype))
-        return output
-
-    def _dequantize(self, inputs: list[ir.Value], name: str, axis: int | None = None) -> ir.Value:
-        """Behind its Q, or before everything when it reads an initialiser."""
-        attributes = {} if axis is None else {"axis": axis}
-        output = self._insert("DequantizeLinear", inputs, name, inputs[0].producer(), attributes)
-        output.shape, output.type = inputs[0].shape, ir.TensorType(ir.DataType.FLOAT)
-        return output
-
-    def _affine(self, p: Parameters) -> list[ir.Value]:
-        scale = self._scalar("s", np.asarray(p.scale, np.float32))
-        return [scale, self._scalar("z", np.asarray(p.zero_point, p.format.dtype))]
-
-    def _insert(
-        self,
-        op_type: str,
-        inputs: list[ir.Value],
-        name: str,
-        after: ir.Node | None,
-        attributes: dict[str, int] | None = None,
-    ) -> ir.Value:
-        graph = self.model.graph
-        unique = fresh_name(graph, name)
-        node = ir.node(op_type, inputs, attributes=attributes or {}, name=unique)
-        node.outputs[0].name = unique
-        if after is None:
-            graph.insert_before(graph[0], node)
-        else:
-            graph.insert_after(after, node)
-        return node.outputs[0]
+def _first(chosen: Selection, name: str) -> str:
+    value = chosen.nodes[name].inputs[chosen.inputs[name][0]]
+    assert value is not None
+    return value.name or ""

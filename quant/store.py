@@ -164,6 +164,14 @@ class Store:
         return node.outputs[0]
 
 
+def forget_formats(model: ir.Model) -> None:
+    """Let only the last node of an unpacking say what it is: the others need not repeat it."""
+    for node in model.graph.all_nodes():
+        name = node.metadata_props.get(WEIGHT_KEY)
+        if name is not None and node.outputs[0].name != f"{name}_u":
+            del node.metadata_props[FORMAT_KEY], node.metadata_props[WEIGHT_KEY]
+
+
 def _split(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     """[..., n, ...] as [..., n / size, size, ...]."""
     assert shape[axis] % size == 0

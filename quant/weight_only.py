@@ -16,7 +16,7 @@ import onnx_ir as ir
 from infer_runtime import Session
 from infer_runtime.errors import UsageError
 from passes.base import Refusal, all_nodes, is_op
-from passes.graph import constant
+from passes.graph import constant, forget_names
 from passes.remove_unused import RemoveUnused
 from quant.coverage import measure_coverage
 from quant.formats import FORMATS, INT8, Format, IntegerFormat
@@ -55,6 +55,7 @@ def quantize_weights(
 
     """
     copy = model.clone()
+    forget_names(copy)  # new ones in a branch must be new around it too
     work = WeightOnly(copy, config, weight_format(config))
     work.choose()
     if not work.chosen:
@@ -136,7 +137,8 @@ class WeightOnly:
             for n in watch.too_large
         ]
         if self.config.algorithm == "awq":
-            for nodes in by_input(n for n in products if _name(n.inputs[1]) in self.seconds):
+            outer = [n for n in products if n.graph is self.model.graph]
+            for nodes in by_input(n for n in outer if _name(n.inputs[1]) in self.seconds):
                 self._scale(nodes)
 
     def _scale(self, nodes: list[ir.Node]) -> None:

@@ -3,9 +3,10 @@
     python benchmarks/quantize/run.py DATA_FOLDER [--nncf PYTHON]
 
 DATA_FOLDER holds JPEG images of 224x224 and labels.csv (file,label). 100 images calibrate, the
-others evaluate; each tool runs in a process of its own, all files are evaluated by ONNX Runtime.
-PYTHON is an interpreter with nncf and onnx (pip install nncf onnx onnxruntime), which may not
-install beside the others. Exits 1 when a target is missed.
+others evaluate; each tool runs in a process of its own, all files are evaluated by ONNX Runtime
+(those in OpenVINO's format by OpenVINO, without a latency). PYTHON is an interpreter with nncf
+(pip install nncf onnx onnxruntime openvino), which may not install beside the others. Exits 1
+when a target is missed.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with the images and labels.csv")
     parser.add_argument("--nncf", default=sys.executable, help="interpreter that has nncf")
+    parser.add_argument("--only", nargs="+", default=[""], help="tools whose names begin so")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "infertool")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +60,7 @@ def main() -> int:
         images, labels = load(source, options.data)
         name = open_engine("onnxruntime", source).inputs[0].name
         np.savez(work / "calibration.npz", **{name: images[:CALIBRATION]})
-        results = quantise(source, work, options.nncf)
+        results = quantise(source, work, options.nncf, tuple(options.only))
         rows = measure(source, results, images[CALIBRATION:], labels[CALIBRATION:])
         return verdict(rows, len(images) - CALIBRATION)
 
@@ -80,11 +82,13 @@ def load(source: Path, folder: Path) -> tuple[Any, Any]:
     return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
 
-def quantise(source: Path, work: Path, nncf: str) -> dict[str, tuple[Path, float]]:
+def quantise(
+    source: Path, work: Path, nncf: str, only: tuple[str, ...]
+) -> dict[str, tuple[Path, float]]:
     """File and seconds of each tool that works here."""
     results = {}
-    for number, tool in enumerate(TOOLS):
-        target = work / f"{number}.onnx"
+    for number, tool in enumerate(t for t in TOOLS if t.startswith(only)):
+        target = work / f"{number}{'.xml' if tool.endswith('openvino') else '.onnx'}"
         python = nncf if tool.startswith("nncf") else sys.executable
         command = [python, str(Path(__file__).with_name("tools.py")), tool, str(source)]
         command += [str(work / "calibration.npz"), str(target)]
@@ -106,7 +110,7 @@ def measure(
     print(f"float32: top-1 {100 * np.mean(wanted.argmax(1) == labels):.2f} %, {times[0]:.2f} ms")
     rows = []
     for (tool, (path, seconds)), latency in zip(results.items(), times[1:], strict=True):
-        got = logits(path, images)
+        got, weights = logits(path, images), path.with_suffix(".bin")
         noise = float(((got - wanted) ** 2).sum())
         rows.append(
             Row(
@@ -114,7 +118,7 @@ def measure(
                 10 * np.log10(float((wanted**2).sum()) / noise),
                 float(np.mean(got.argmax(1) == wanted.argmax(1))),
                 float(np.mean(wanted.argmax(1) == labels) - np.mean(got.argmax(1) == labels)),
-                path.stat().st_size,
+                sum(p.stat().st_size for p in {path, weights} if p.exists()),
                 seconds,
                 latency,
             )
@@ -124,25 +128,41 @@ def measure(
 
 def logits(path: Path, images: Any) -> Any:
     """Outputs as deployed."""
+    if path.suffix == ".xml":
+        return openvino_logits(path, images)
     engine = open_engine("onnxruntime", path, threads=os.cpu_count() or 1)
     name = engine.inputs[0].name
     batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
     return np.concatenate([next(iter(engine.run({name: x}).values())) for x in batches])
 
 
+def openvino_logits(path: Path, images: Any) -> Any:
+    """Outputs of OpenVINO, computing what is not quantised in float32."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+    return np.concatenate([compiled(x)[0] for x in batches])
+
+
 def latencies(paths: list[Path], image: Any) -> list[float]:
-    """Medians in milliseconds at one thread, all files by turns."""
-    engines = [open_engine("onnxruntime", path, threads=1) for path in paths]
+    """Medians in milliseconds at one thread, all files by turns; NaN for other engines' files."""
+    engines = [
+        open_engine("onnxruntime", path, threads=1) if path.suffix == ".onnx" else None
+        for path in paths
+    ]
     times: list[list[float]] = [[] for _ in engines]
     for _ in range(ROUNDS):
         for engine, found in zip(engines, times, strict=True):
+            if engine is None:
+                continue
             feeds = {engine.inputs[0].name: image}
             engine.run(feeds)
             for _ in range(RUNS):
                 start = time.perf_counter()
                 engine.run(feeds)
                 found.append(time.perf_counter() - start)
-    return [1e3 * float(np.median(found)) for found in times]
+    return [1e3 * float(np.median(found)) if found else float("nan") for found in times]
 
 
 def verdict(rows: list[Row], count: int) -> int:
@@ -156,7 +176,7 @@ def verdict(rows: list[Row], count: int) -> int:
     by_name = {r.name: r for r in peers}
     best = max(peers, key=lambda r: r.sqnr)
     entropy = by_name.get("onnxruntime entropy", best)
-    fastest = min(r.latency for r in peers)
+    fastest = min(r.latency for r in peers if not np.isnan(r.latency))
     checks = [
         ("SQNR over the best peer, dB", ours.sqnr - best.sqnr, MARGIN_DB, True),
         ("agreement with float32", ours.agreement, max(r.agreement for r in peers), True),

@@ -94,6 +94,39 @@ def nncf(preset: str, *, accurate: bool = False) -> Callable[[str, str, str], fl
     return run
 
 
+def nncf_openvino(source: str, calibration: str, result: str) -> float:
+    """NNCF on OpenVINO's own format; writes RESULT as .xml, its weights beside it as .bin."""
+    import nncf as tool
+    import openvino
+
+    name, data = samples(calibration)
+    start = time.perf_counter()
+    quantized = tool.quantize(
+        openvino.Core().read_model(source),
+        tool.Dataset([{name: x[None]} for x in data]),
+        preset=tool.QuantizationPreset.MIXED,
+        subset_size=len(data),
+    )
+    openvino.save_model(quantized, result, compress_to_fp16=False)
+    return time.perf_counter() - start
+
+
+def onnxsim(*, full_graph: bool) -> Callable[[str, str, str], float]:
+    """onnxsim's quantizer, min-max ranges as by default; also of what is between the layers."""
+
+    def run(source: str, calibration: str, result: str) -> float:
+        import onnx
+        from onnxsim import quantize_static
+
+        name, data = samples(calibration)
+        start = time.perf_counter()
+        feeds = [{name: x[None]} for x in data]
+        onnx.save(quantize_static(source, calibration_data=feeds, full_graph=full_graph), result)
+        return time.perf_counter() - start
+
+    return run
+
+
 TOOLS: dict[str, Callable[[str, str, str], float]] = {
     "infertool": infertool,
     "onnxruntime min-max": onnxruntime("MinMax"),
@@ -102,6 +135,9 @@ TOOLS: dict[str, Callable[[str, str, str], float]] = {
     "nncf performance": nncf("PERFORMANCE"),
     "nncf mixed": nncf("MIXED"),
     "nncf mixed, full bias correction": nncf("MIXED", accurate=True),
+    "nncf mixed on openvino": nncf_openvino,
+    "onnxsim": onnxsim(full_graph=False),
+    "onnxsim, full graph": onnxsim(full_graph=True),
 }
 
 if __name__ == "__main__":

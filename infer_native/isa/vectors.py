@@ -30,5 +30,6 @@ typedef float vf __attribute__((vector_size({4 * isa.lanes}), aligned(4), may_al
 #define ST(p, v) (*(vf *)(p) = (v))
 #define VMAX(a, b) ((vf){max_}(({type_})(a), ({type_})(b)))
 #define VMIN(a, b) ((vf){min_}(({type_})(a), ({type_})(b)))
+#define HIDE(p) __asm__("" : "+r"(p))
 #define VSET(x) ((vf){set_}(x))
 """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from infer_native.cwriter import loop
 from infer_native.kernels import Code
 from infer_native.kernels.gemm import choose, fetched, pack, pad_columns, panels_of, product
@@ -46,6 +44,7 @@ def conv(
     tables = [
         pack(weights.transpose(0, 2, 3, 1).reshape(outputs, kh * kw, inputs), panels, lanes),
         pad_columns(bias, columns, lanes),
+        *epilogue.tables,
     ]
     calls, at = [], 0
     for panel in panels:
@@ -57,7 +56,7 @@ def conv(
         after = at + tile.columns * lanes * inputs if panel is not panels[-1] else at
         ahead = f", t0 + {after}" if fetch else ""
         sample_out = f"n * {y.size // samples}"
-        operands = "".join(f", x{n} + {sample_out} + {place}" for n in _given(epilogue))
+        operands = epilogue.arguments(f"{sample_out} + {place}", 2)
         calls.append(
             f"{name}(in + r * {where.strides[0] * line * lanes}, t0 + {at}, "
             f"t1 + {panel.first * lanes}, y0 + n * {y.size // samples} + {place}{operands}, "
@@ -76,65 +75,6 @@ def conv(
         body = f"const float *in = {sample};\n{body}"
     scratch = 4 * blocks * lines * line * lanes if padded else 0
     return Code(loop("n", samples, body), tables, scratch, helpers)
-
-
-def conv_of_plain(
-    layer: Layer, isa: Isa, where: Window, weights: Array, bias: Array | None, epilogue: Epilogue
-) -> Code:
-    """As `conv`, for a plain input of few channels: the lines of all channels lie side by side.
-
-    A line of a filter is then one run of numbers, and lines of filters are taps that follow each
-    other: the product sees `kh * channels` taps with `kw` inputs each.
-    """
-    x, y, lanes = layer.input(0), layer.output(), isa.lanes
-    (samples, inputs, height, width), (_, columns, rows, out, _) = x.shape, y.shape
-    kh, kw = weights.shape[2:]
-    line = width + where.begins[1] + where.ends[1]
-    lines = height + where.begins[0] + where.ends[0]
-    panels = panels_of(choose(out, columns, isa.registers, isa.name == "avx512"))
-    # Dilated filters become dense ones with zeros between: rare, and then still correct.
-    span = (kw - 1) * where.dilations[1] + 1
-    dense = np.zeros((*weights.shape[:3], span), np.float32)
-    dense[..., :: where.dilations[1]] = weights
-    filters = dense.transpose(0, 2, 1, 3).reshape(weights.shape[0], kh * inputs, span)
-    tables = [pack(filters, panels, lanes), pad_columns(bias, columns, lanes)]
-    helpers: dict[str, str] = {}
-    calls, at = [], 0
-    for panel in panels:
-        name, text = product(panel.tile, out, where.strides[1], epilogue)
-        helpers |= text
-        place = f"n * {y.size // samples} + {panel.first * rows * out * lanes} + r * {out * lanes}"
-        operands = "".join(f", x{n} + {place}" for n in _given(epilogue))
-        row = f"r * {where.strides[0] * inputs * line}"
-        calls.append(
-            f"{name}(in + {row}, t0 + {at}, t1 + {panel.first * lanes}, y0 + {place}{operands}, "
-            f"{out // panel.tile.rows}, {span}, {lanes}, {lanes}, {rows * out * lanes}, "
-            f"{kh * inputs}, 1, {line}, 0);"
-        )
-        at += panel.tile.columns * lanes * span * kh * inputs
-    body = (
-        _lines(inputs, height, width, where, lines, line) + "\n" + loop("r", rows, "\n".join(calls))
-    )
-    scratch = 4 * (lines * inputs * line + lanes)
-    return Code(loop("n", samples, f"float *in = (float *)s;\n{body}"), tables, scratch, helpers)
-
-
-def _lines(inputs: int, height: int, width: int, where: Window, lines: int, line: int) -> str:
-    """[row, channel, column] with a border of zeros, from [channel, row, column]."""
-    (top, left), right = where.begins, where.ends[1]
-    row = (
-        f"float *d = in + (r * {inputs} + c) * {line};\n"
-        f"if (r < {top} || r >= {top + height}) {{ memset(d, 0, {4 * line}); continue; }}\n"
-        f"for (long i = 0; i < {left}; i++) d[i] = 0;\n"
-        f"memcpy(d + {left}, x0 + ((n * {inputs} + c) * {height} + r - {top}) * {width}, "
-        f"{4 * width});\n"
-        f"for (long i = {left + width}; i < {left + width + right}; i++) d[i] = 0;"
-    )
-    return loop("r", lines, loop("c", inputs, row))
-
-
-def _given(epilogue: Epilogue) -> range:
-    return range(1, 1 + len(epilogue.operands))
 
 
 def _pad(

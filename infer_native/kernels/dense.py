@@ -23,14 +23,14 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
     """Rows of x0 times a constant matrix [inputs, outputs], plus a bias [outputs]."""
     inputs, outputs = matrix.shape
     rows = layer.input(0).size // inputs
-    panels = _panels(rows, outputs, isa)
+    panels = panels_for(rows, outputs, isa)
     columns = -(-outputs // isa.lanes)
     tables = [
         pack(matrix.T.reshape(outputs, 1, inputs), panels, isa.lanes),
         pad_columns(bias, columns, isa.lanes),
     ]
     helpers: dict[str, str] = {}
-    body = _calls(panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0")
+    body = calls(panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0")
     return Code(body, tables, 0, helpers)
 
 
@@ -38,7 +38,7 @@ def batched(layer: Layer, isa: Isa) -> Code:
     """Both matrices computed: B is brought into panels first, once for each of its matrices."""
     a, b, y = layer.input(0).shape, layer.input(1).shape, layer.output().shape
     rows, inputs, outputs = a[-2], a[-1], b[-1]
-    panels = _panels(rows, outputs, isa)
+    panels = panels_for(rows, outputs, isa)
     columns = -(-outputs // isa.lanes)
     index, lead = names(len(y) - 2, "b"), y[:-2]
     at = [
@@ -51,13 +51,14 @@ def batched(layer: Layer, isa: Isa) -> Code:
         f"const float *ap = x0 + ({at[0]});\nconst float *bp = x1 + ({at[1]});\n"
         f"float *yp = y0 + ({at[2]});\nfloat *q = (float *)s;\n"
         + _packing(panels, inputs, outputs, isa)
-        + _calls(panels, rows, inputs, outputs, isa, helpers, "q", "t0", "ap", "yp")
+        + calls(panels, rows, inputs, outputs, isa, helpers, "q", "t0", "ap", "yp")
     )
     scratch = 4 * columns * isa.lanes * inputs
     return Code(nest(index, lead, body), [zeros], scratch, helpers)
 
 
-def _panels(rows: int, outputs: int, isa: Isa) -> list[Panel]:
+def panels_for(rows: int, outputs: int, isa: Isa) -> list[Panel]:
+    """How the columns of a product are parted."""
     columns = -(-outputs // isa.lanes)
     return panels_of(choose(rows, columns, isa.registers, isa.name == "avx512"))
 
@@ -77,11 +78,12 @@ def _packing(panels: list[Panel], inputs: int, outputs: int, isa: Isa) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _calls(
+def calls(
     panels: list[Panel], rows: int, inputs: int, outputs: int, isa: Isa, helpers: dict[str, str],
     weights: str, bias: str, a: str, y: str,
 ) -> str:  # fmt: skip
-    calls, at, lanes = [], 0, isa.lanes
+    """C that calls a product for each panel: y[rows, outputs] = a[rows, inputs] times weights."""
+    lines, at, lanes = [], 0, isa.lanes
     for panel in panels:
         tile = panel.tile
         end = (panel.first + tile.columns) * lanes
@@ -89,13 +91,13 @@ def _calls(
         name, text = product(tile, rows, inputs, Epilogue(), partial=partial)
         helpers |= text
         part = f", {lanes - (end - outputs)}" if partial else ""
-        calls.append(
+        lines.append(
             f"{name}({a}, {weights} + {at}, {bias} + {panel.first * lanes}, "
             f"{y} + {panel.first * lanes}, {rows // tile.rows}, {inputs}, {lanes}, {outputs}, "
             f"{lanes}, 1, 1, 0, 0{part});"
         )
         at += tile.columns * lanes * inputs
-    return "\n".join(calls)
+    return "\n".join(lines)
 
 
 def work(layer: Layer) -> int:

@@ -7,7 +7,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from infer_native.cwriter import address, broadcast_strides, collapse, literal, names, nest
-from infer_native.kernels import Code, kernel
+from infer_native.kernels import Code, functions, kernel
 from infer_native.program import C_TYPES, Layer, Tensor
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class Step:
 def _f(name: str, ctype: str) -> str:
     """A function of libm in the type's precision."""
     return name + ("f" if ctype == "float" else "")
+
+
+def own(name: str, ctype: str) -> str:
+    """exp, erf or tanh: for float32 a function that compilers turn into vectors."""
+    return f"nx_{name}" if ctype == "float" else name
 
 
 def _libm(name: str) -> Expression:
@@ -72,8 +77,8 @@ def _gelu(a: Sequence[str], t: str, attrs: Attrs) -> str:
     half, one = literal(0.5, t), literal(1, t)
     if attrs.get("approximate", "none") == "tanh":
         k, c = literal(0.7978845608028654, t), literal(0.044715, t)
-        return f"({half} * {x} * ({one} + {_f('tanh', t)}({k} * ({x} + {c} * {x} * {x} * {x}))))"
-    return f"({half} * {x} * ({one} + {_f('erf', t)}({x} * {literal(0.7071067811865476, t)})))"
+        return f"({half} * {x} * ({one} + {own('tanh', t)}({k} * ({x} + {c} * {x} * {x} * {x}))))"
+    return f"({half} * {x} * ({one} + {own('erf', t)}({x} * {literal(0.7071067811865476, t)})))"
 
 
 def _isinf(a: Sequence[str], _: str, attrs: Attrs) -> str:
@@ -96,10 +101,16 @@ def _mod(a: Sequence[str], t: str, attrs: Attrs) -> str:
 
 
 def _shift(a: Sequence[str], t: str, attrs: Attrs) -> str:
-    """C does not say what shifting by the width or more gives: nothing is left."""
-    bits = int(t.strip("uint_"))
-    sign = "<<" if attrs["direction"] == "LEFT" else ">>"
-    return f"({a[1]} < {bits} ? {a[0]} {sign} {a[1]} : 0)"
+    """C does not say what shifting by the width or more gives: nothing, or the sign, is left."""
+    bits, unsigned = int(t.strip("uint_")), "u" + t.removeprefix("u")
+    amount = f"({unsigned}){a[1]}"
+    if attrs["direction"] == "LEFT":
+        return f"({amount} < {bits} ? ({t})(({unsigned}){a[0]} << {amount}) : 0)"
+    return (
+        f"({a[0]} >> ({amount} < {bits} ? {amount} : {bits - 1}))"
+        if unsigned != t
+        else (f"({amount} < {bits} ? {a[0]} >> {amount} : 0)")
+    )
 
 
 def _pow(a: Sequence[str], t: str, _: Attrs) -> str:
@@ -116,10 +127,12 @@ def _div(a: Sequence[str], t: str, _: Attrs) -> str:
 
 _EXPRESSIONS: dict[str, Expression] = {
     **{op: _libm(op.lower()) for op in (
-        "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Floor",
-        "Log", "Sin", "Sinh", "Sqrt", "Tan", "Tanh",
+        "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Floor", "Log",
+        "Sin", "Sinh", "Sqrt", "Tan",
     )},
-    "Exp": lambda a, t, _: f"nx_exp({a[0]})" if t == "float" else f"exp({a[0]})",
+    "Erf": lambda a, t, _: f"{own('erf', t)}({a[0]})",
+    "Tanh": lambda a, t, _: f"{own('tanh', t)}({a[0]})",
+    "Exp": lambda a, t, _: f"{own('exp', t)}({a[0]})",
     "Round": _libm("rint"),
     "Abs": lambda a, t, _: (
         f"{_f('fabs', t)}({a[0]})" if t in ("float", "double")
@@ -180,7 +193,7 @@ _EXPRESSIONS: dict[str, Expression] = {
     ),
     "Softsign": lambda a, t, _: f"({a[0]} / (1 + {_f('fabs', t)}({a[0]})))",
     "Mish": lambda a, t, _: (
-        f"({a[0]} * {_f('tanh', t)}(({a[0]} > 0 ? {a[0]} : 0) + "
+        f"({a[0]} * {own('tanh', t)}(({a[0]} > 0 ? {a[0]} : 0) + "
         f"{_f('log1p', t)}({_f('exp', t)}(-{_f('fabs', t)}({a[0]})))))"
     ),
     "Gelu": _gelu,
@@ -218,8 +231,6 @@ def as_map(layer: Layer) -> Layer:
         return _clip(layer)
     if layer.op in ("Cast", "CastLike"):
         return _cast(layer)
-    if layer.op == "BitShift" and not layer.input(0).ctype.startswith("u"):
-        raise layer.refused("only unsigned numbers have a kernel")
     inputs = list(layer.inputs)
     # Comparisons and IsNaN give booleans: the type of the arithmetic is that of the inputs.
     first = layer.input(1 if layer.op == "Where" else 0)
@@ -319,7 +330,7 @@ def _moved(step: Step, inputs: int, shift: int) -> Step:
 
 
 def helpers() -> dict[str, str]:
-    """Limits for every type, NaN kept; exp without branches, which compilers turn into vectors."""
+    """Limits for every type, NaN kept; exp, erf and tanh."""
     found = {}
     for t in dict.fromkeys(C_TYPES.values()):
         nan = " || a != a" if t in ("float", "double") else ""
@@ -333,30 +344,4 @@ def helpers() -> dict[str, str]:
             f"static inline {t} nx_clamp_{t}({t} a, {t} low, {t} high) "
             f"{{ return nx_min_{t}(nx_max_{t}(a, low), high); }}"
         )
-    return {**found, "nx_exp": _EXP}
-
-
-# exp(x) = 2^n * exp(r): n is x / ln 2 rounded by adding 1.5 * 2^23, r by Cody and Waite's two
-# parts of ln 2, exp(r) by its Taylor polynomial of degree 7, exact to an ulp on |r| <= ln 2 / 2.
-# 2^n is two factors, so that neither leaves the range of float before the product does.
-_EXP = """static inline float nx_exp(float x) {
-  float c = x > 89.0f ? 89.0f : x;
-  c = c < -104.0f ? -104.0f : c;
-  union { float f; int32_t i; } t, a, b;
-  t.f = c * 1.44269504f + 12582912.0f;
-  const float n = t.f - 12582912.0f;
-  const float r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.98412698e-4f;
-  p = p * r + 1.38888889e-3f;
-  p = p * r + 8.33333333e-3f;
-  p = p * r + 4.16666667e-2f;
-  p = p * r + 1.66666667e-1f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  const int32_t e = t.i - 0x4b400000;
-  const int32_t h = e >> 1;
-  a.i = (int32_t)((uint32_t)(h + 127) << 23);
-  b.i = (int32_t)((uint32_t)(e - h + 127) << 23);
-  return p * a.f * b.f;
-}"""
+    return {**found, **functions.helpers()}

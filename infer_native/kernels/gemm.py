@@ -38,12 +38,38 @@ class Tile:
 class Epilogue:
     """What happens to a sum before it is stored: lines of C that change the vector v.
 
-    `operands` names the pointers that the lines read, each walks as the output does.
+    `operands` names the pointers that the lines read, each walks as the output does; `constants`
+    are what they read as k[0], k[1], ..., so that layers that differ in them share their code.
     """
 
     key: str = ""
     lines: str = ""
     operands: tuple[str, ...] = ()
+    constants: tuple[float, ...] = ()
+
+    @property
+    def parameters(self) -> str:
+        """The end of a list of parameters."""
+        return "".join(f", const float *{name}" for name in self._names)
+
+    @property
+    def passed_on(self) -> str:
+        """The same as arguments, where the function has these parameters itself."""
+        return "".join(f", {name}" for name in self._names)
+
+    def arguments(self, place: str, table: int) -> str:
+        """The layer's inputs from x1 on at `place`, then the table of the constants."""
+        given = "".join(f", x{n} + {place}" for n in range(1, 1 + len(self.operands)))
+        return given + (f", t{table}" if self.constants else "")
+
+    @property
+    def tables(self) -> list[Array]:
+        """The table of the constants, if there are any."""
+        return [np.array(self.constants, np.float32)] if self.constants else []
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (*self.operands, "k") if self.constants else self.operands
 
 
 @dataclass(frozen=True)
@@ -156,8 +182,7 @@ def product(
     mark = f"_{epilogue.key}" if epilogue.key else ""
     name = f"gemm_{tile.rows}x{tile.columns}r{rest}_s{step}{mark}{'_p' if partial else ''}"
     name += f"_f{fetch}" if fetch else ""
-    operands = "".join(f", const float *{o}" for o in epilogue.operands)
-    given = "".join(f", {o}" for o in epilogue.operands)
+    operands, given = epilogue.parameters, epilogue.passed_on
     extra, more = (", int part", ", part") if partial else ("", "")
     if fetch:
         extra, more = f"{extra}, const float *ahead", f"{more}, ahead"
@@ -184,7 +209,7 @@ def _tile(
     name: str, rows: int, columns: int, step: int, epilogue: Epilogue, partial: bool, fetch: int
 ) -> str:
     """The innermost function: all accumulators are variables of their own."""
-    operands = "".join(f", const float *{o}" for o in epilogue.operands)
+    operands = epilogue.parameters
     extra = (", int part" if partial else "") + (", const float *ahead" if fetch else "")
     ask = " ".join(f"__builtin_prefetch(ahead + {LINE * n}, 0, 2);" for n in range(fetch))
     head = (
@@ -199,19 +224,18 @@ def _tile(
     lines += [
         "  for (long y = 0; y < kh; y++) for (long x = 0; x < kw; x++) {",
         "    const float *p = a + y * rs + x * ks;",
-        "    for (long k = depth / VL; k; k--) {",
+        "    for (long n = depth / VL; n; n--) {",
         "      const float *next = p + aps;",
         "#pragma GCC unroll 1",
         f"      for (int u = 0; u < VL; u += {UNROLL}) {{",
         *([f"        {ask} ahead += {LINE * fetch};"] if fetch else []),
-        *(f"        {_step(rows, columns, step, u)}" for u in range(UNROLL)),
-        f"        p += {UNROLL};",
+        *(f"        {line}" for line in _steps(rows, columns, step)),
         f"        b += {UNROLL * columns} * VL;",
         "      }",
         "      p = next;",
         "    }",
-        "    for (long k = depth % VL; k; k--) {",
-        f"      {_step(rows, columns, step, 0)}",
+        "    for (long n = depth % VL; n; n--) {",
+        f"      {_step(rows, columns, step, 0, 0)}",
         "      p++;",
         f"      b += {columns} * VL;",
         "    }",
@@ -223,8 +247,20 @@ def _tile(
     return "\n".join([*lines, "}"])
 
 
-def _step(rows: int, columns: int, step: int, k: int) -> str:
-    loads = " ".join(f"const vf b{j} = LD(b + {k * columns + j} * VL);" for j in range(columns))
+def _steps(rows: int, columns: int, step: int) -> list[str]:
+    """Lines for UNROLL steps, after which p has moved on.
+
+    Where rows overlap, a later step meets numbers of an earlier one. The compiler must not know:
+    it would keep them in registers that the sums need.
+    """
+    if step >= UNROLL or rows == 1:
+        return [*(_step(rows, columns, step, u, u) for u in range(UNROLL)), f"p += {UNROLL};"]
+    return [f"{_step(rows, columns, step, 0, u)} p++; HIDE(p);" for u in range(UNROLL)]
+
+
+def _step(rows: int, columns: int, step: int, k: int, line: int) -> str:
+    """Number k of each row times one line of the panel."""
+    loads = " ".join(f"const vf b{j} = LD(b + {line * columns + j} * VL);" for j in range(columns))
     sums = " ".join(
         f"{{ const float v = p[{m * step + k}]; "
         + " ".join(f"c{m}_{j} += b{j} * v;" for j in range(columns))

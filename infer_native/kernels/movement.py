@@ -140,7 +140,7 @@ def _permuted(split: Sequence[int], order: Sequence[int]) -> Code:
 def Pad(layer: Layer) -> Code:
     """Constant borders are filled first; reflect, edge and wrap go by a table per axis."""
     x, y = layer.input(0), layer.output()
-    begins = _begins(layer)
+    begins = pad_begins(layer)
     mode = layer.attrs.get("mode", "constant")
     if mode != "constant":
         return _padded_by_tables(layer, begins, mode)
@@ -157,7 +157,8 @@ def Pad(layer: Layer) -> Code:
     return Code(text + copy(shape, source, target, base, to))
 
 
-def _begins(layer: Layer) -> list[int]:
+def pad_begins(layer: Layer) -> list[int]:
+    """What a Pad adds in front of each axis; negative where it cuts."""
     x, pads, axes = layer.input(0), layer.constant(1), layer.constant(3)
     assert pads is not None
     over = range(len(x.shape)) if axes is None else [int(a) % len(x.shape) for a in axes]

@@ -32,10 +32,8 @@ def _standardised(t: str, count: int, epsilon: float, store: str, *, centred: bo
 
 @kernel("LayerNormalization", "RMSNormalization")
 def LayerNormalization(layer: Layer) -> Code:
-    """Over the axes from `axis` on; mean and deviation as outputs are not emitted."""
+    """Over the axes from `axis` on; mean and inverse deviation are outputs where asked for."""
     x = layer.input(0)
-    if layer.has_output(1) if len(layer.outputs) > 1 else False:
-        raise layer.refused("only the first output has a kernel")
     axis = layer.attrs.get("axis", -1) % len(x.shape)
     outer, inner = prod(x.shape[:axis]), prod(x.shape[axis:])
     scale = layer.input(1)
@@ -47,6 +45,8 @@ def LayerNormalization(layer: Layer) -> Code:
         x.ctype, inner, layer.attrs.get("epsilon", 1e-5), store,
         centred=layer.op == "LayerNormalization",
     )  # fmt: skip
+    body += "\ny1[i] = mean;" if layer.has_output(1) else ""
+    body += "\ny2[i] = scale;" if layer.has_output(2) else ""
     return Code(nest(("i",), (outer,), body))
 
 

@@ -40,6 +40,11 @@ def QuantizeLinear(layer: Layer) -> Code:
     x, y, zero = layer.input(0), layer.output(), layer.optional(2)
     if x.ctype != "float" or y.dtype.kind not in "iu" or y.dtype.itemsize > 2:
         raise layer.refused(f"quantising {x.dtype} to {y.dtype} has no kernel")
+    if layer.input(1).size == 1 and (zero is None or zero.size == 1):
+        point = "0" if zero is None else "(int32_t)x2[0]"
+        line = f"y0[i] = nx_quantize_{y.ctype}(x0[i] / scale, zero);"
+        head = f"const float scale = x1[0];\nconst int32_t zero = {point};\n"
+        return Code(head + loop("i", x.size, line))
     index = names(len(x.shape))
     at = address(index, strides_of(x.shape))
     shift = "0" if zero is None else f"(int32_t)x2[{_beside(layer, zero)}]"

@@ -14,13 +14,13 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 _FUNCTIONS = {
     "sigmoid": "(1.0f / (1.0f + nx_exp(-({}))))",
-    "tanh": "tanhf({})",
+    "tanh": "nx_tanh({})",
     "relu": "nx_max_float({}, 0.0f)",
     "softsign": "(({0}) / (1.0f + fabsf({0})))",
 }
 
 
-def _check(layer: Layer) -> None:
+def check(layer: Layer) -> None:
     """What has no kernel is refused by its name."""
     attrs = layer.attrs
     if layer.input(0).ctype != "float":
@@ -45,7 +45,7 @@ def _activations(layer: Layer) -> list[str]:
 @kernel("LSTM", "GRU", "RNN")
 def Recurrent(layer: Layer) -> Code:
     """One direction after the other; the state lives in the scratch memory."""
-    _check(layer)
+    check(layer)
     directions = layer.input(1).shape[0]
     batch, hidden = layer.input(0).shape[1], layer.input(2).shape[2]
     parts = ["float *h = (float *)s;", f"float *c = h + {batch * hidden};"]
@@ -62,7 +62,7 @@ def _direction(layer: Layer, d: int, reverse: bool) -> str:
     steps, batch, width = x.shape
     hidden, directions, gates = layer.input(2).shape[2], w.shape[0], GATES[layer.op]
     states = ["h", "c"] if layer.op == "LSTM" else ["h"]
-    start = [_initial(layer, 5 + n, name, d, batch * hidden) for n, name in enumerate(states)]
+    start = [initial(layer, 5 + n, name, d, batch * hidden) for n, name in enumerate(states)]
     time = f"{steps - 1} - step" if reverse else "step"
     body = (
         f"const long t = {time};\n"
@@ -82,7 +82,8 @@ def _direction(layer: Layer, d: int, reverse: bool) -> str:
     return "\n".join([*start, loop("step", steps, loop("b", batch, body)), *ends])
 
 
-def _initial(layer: Layer, index: int, name: str, d: int, count: int) -> str:
+def initial(layer: Layer, index: int, name: str, d: int, count: int) -> str:
+    """A state before the first step."""
     given = layer.optional(index) is not None
     return loop("j", count, f"{name}[j] = {f'x{index}[{d * count} + j]' if given else '0'};")
 
@@ -104,7 +105,8 @@ def _dots(layer: Layer, d: int, width: int, hidden: int, first: int, end: int, h
     return loop("r", end, row, first)
 
 
-def _act(layer: Layer, d: int, which: int, text: str) -> str:
+def activation(layer: Layer, d: int, which: int, text: str) -> str:
+    """One of the functions of a cell, by its number in the operator's list."""
     each = len(_DEFAULTS[layer.op])
     return _FUNCTIONS[_activations(layer)[d * each + which].lower()].format(text)
 
@@ -114,7 +116,7 @@ def _cell(layer: Layer, d: int, width: int, n: int) -> str:
         return (
             _dots(layer, d, width, n, 0, n, "hp")
             + "\n"
-            + loop("j", n, f"hp[j] = {_act(layer, d, 0, 'g[j]')};")
+            + loop("j", n, f"hp[j] = {activation(layer, d, 0, 'g[j]')};")
         )
     if layer.op == "GRU":
         return _gru(layer, d, width, n)
@@ -125,11 +127,11 @@ def _cell(layer: Layer, d: int, width: int, n: int) -> str:
         return f"g[{number * n} + j]{extra}"
 
     line = (
-        f"const float in = {_act(layer, d, 0, gate(0, 0, 'cp[j]'))};\n"
-        f"const float forget = {_act(layer, d, 0, gate(2, 2, 'cp[j]'))};\n"
-        f"const float cell = forget * cp[j] + in * {_act(layer, d, 1, f'g[{3 * n} + j]')};\n"
-        f"const float out = {_act(layer, d, 0, gate(1, 1, 'cell'))};\n"
-        f"cp[j] = cell;\nhp[j] = out * {_act(layer, d, 2, 'cell')};"
+        f"const float in = {activation(layer, d, 0, gate(0, 0, 'cp[j]'))};\n"
+        f"const float forget = {activation(layer, d, 0, gate(2, 2, 'cp[j]'))};\n"
+        f"const float cell = forget * cp[j] + in * {activation(layer, d, 1, f'g[{3 * n} + j]')};\n"
+        f"const float out = {activation(layer, d, 0, gate(1, 1, 'cell'))};\n"
+        f"cp[j] = cell;\nhp[j] = out * {activation(layer, d, 2, 'cell')};"
     )
     return (
         f"float *cp = c + b * {n};\n"
@@ -153,8 +155,8 @@ def _gru(layer: Layer, d: int, width: int, n: int) -> str:
         + loop("k", width, f"in += wp[({2 * n} + j) * {width} + k] * xp[k];")
         + "\n"
         + loop("k", n, f"late += rp[({2 * n} + j) * {n} + k] * {old};")
-        + f"\ng[{2 * n} + j] = {_act(layer, d, 1, new)};"
+        + f"\ng[{2 * n} + j] = {activation(layer, d, 1, new)};"
     )
-    squash = loop("j", 2 * n, f"g[j] = {_act(layer, d, 0, 'g[j]')};")
+    squash = loop("j", 2 * n, f"g[j] = {activation(layer, d, 0, 'g[j]')};")
     mix = loop("j", n, f"hp[j] = (1 - g[j]) * g[{2 * n} + j] + g[j] * hp[j];")
     return f"{first}\n{squash}\nconst float *rr = g;\n{loop('j', n, gates)}\n{mix}"

@@ -46,6 +46,14 @@ def CastLike(x: Any, like: Any, *, saturate: int = 1, round_mode: str = "up") ->
     return x.to(like.dtype)
 
 
+@op("Relu", library="torch")
+def Relu(X: Any) -> Any:
+    """max(x, 0) in one kernel, and one for its gradient, which is 0 at 0."""
+    import torch
+
+    return torch.nn.functional.relu(X)
+
+
 def _padded(x: Any, begins: Sequence[int], ends: Sequence[int], value: float = 0.0) -> Any:
     """Pad (or, with negative amounts, crop) the spatial axes; torch counts from the last one."""
     import torch

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from infer_runtime.domains import domain_of
 from infer_runtime.errors import UsageError
 from infer_tool.baseline import baseline_gate, read_baseline, write_baseline, yardstick
 from infer_tool.bench_matrix import Cell, cells, sweep
 from infer_tool.engines import engine_kinds, engines_for, file_kind, open_engine, warm_up
-from infer_tool.engines.profile import node_times
+from infer_tool.engines.profile import PROFILE_RUNS, node_times
 from infer_tool.gates import raise_missed
+from infer_tool.layers import layers_of
 from infer_tool.ledger import new_report, stage
 from infer_tool.peak_memory import peak_of
-from infer_tool.report.model import Gate, Layer
+from infer_tool.report.model import Gate
 from infer_tool.report.write import check_report_folder
 from infer_tool.steps import load_model
 from infer_tool.timing import Contestant, latencies, measure, ratio_of, take_turns
 from infer_tool.units import parse_milliseconds, parse_shape, parse_share
-from passes.domains import value_domains
 from passes.feeds import random_feeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     import onnx_ir as ir
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from infer_tool.engines import Engine
     from infer_tool.report.model import Latency, Ratio, Report
     from infer_tool.ui import Terminal
-
-PROFILE_RUNS = 10
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,6 @@ class Subject:
     path: str
     kind: str
     model: ir.Model | None = None
-    domains: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def run(config: Bench, ui: Terminal) -> Report:
@@ -162,7 +160,6 @@ def _target(ui: Terminal, report: Report, subject: Subject, engine: str) -> str 
         return subject.path
     if subject.model is None:
         subject.model = load_model(report, ui, subject.path).model
-        subject.domains = value_domains(subject.model)
     return subject.path if subject.kind == "onnx" else subject.model
 
 
@@ -178,7 +175,10 @@ def _feeds(config: Bench, engine: Engine, subject: Subject, batch: int) -> dict[
         if i.shape
     }
     sizes |= {name: shape for name, shape in given.items() if name in known}
-    return random_feeds(engine.inputs, config.seed, sizes, subject.domains)
+    inputs = () if subject.model is None else subject.model.graph.inputs
+    domains = {value.name: domain_of(value) for value in inputs}
+    infos = [replace(i, domain=domains.get(i.name)) for i in engine.inputs]
+    return random_feeds(infos, config.seed, sizes)
 
 
 def _with_memory(row: Latency, contestant: Contestant, subject: Subject) -> Latency:
@@ -194,8 +194,9 @@ def _profile(report: Report, cell: Cell, subject: Subject, contestant: Contestan
         target = subject.model
     rows = node_times(cell.engine, target, cell.threads, contestant.feeds, PROFILE_RUNS)
     total = sum(ms for _, _, ms in rows) or 1.0
-    if not report.layers:  # of the first model, on the first engine
-        report.layers = [Layer(n, op, ms=ms, engine=cell.engine) for n, op, ms in rows]
+    if not report.layers and subject.model is not None:  # of the first model, on the first engine
+        sizes = {name: value.shape for name, value in contestant.feeds.items()}
+        report.layers = layers_of(subject.model, (), rows, cell.engine, sizes)
     title = f"Nodes of {subject.path} on {cell.engine}, threads {cell.threads}, batch {cell.batch}"
     report.details[title] = {
         "columns": ["node", "op", "ms", "share"],

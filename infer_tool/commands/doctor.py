@@ -6,6 +6,7 @@ import os
 import platform
 from typing import TYPE_CHECKING, Any
 
+from infer_native.claims import claims
 from infer_runtime.ops.onnx_fallback import can_delegate
 from infer_runtime.registry import has_gradients, known_ops
 from infer_tool.engines import available_engines, engine_kinds
@@ -48,6 +49,11 @@ def run(config: Doctor, ui: Terminal) -> Report:  # noqa: ARG001 - every command
         report.details["All operators"] = {
             "columns": ["operator", "computed by", "torch, gradients"],
             "rows": _operators(),
+        }
+    if config.native:
+        report.details["Operators as C"] = {
+            "columns": ["operator", "types"],
+            "rows": [[op, " ".join(types)] for op, types in claims().items()],
         }
     found = [[kind, name] for kind in GROUPS for name in names(kind)]
     if found:

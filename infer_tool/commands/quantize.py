@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime import Session
 from infer_runtime.errors import MismatchError, UsageError
+from infer_runtime.target_cpu import check_target
+from infer_tool.attribution import rank_layers
 from infer_tool.commands.verify_layers import OPTIONS_KEY
 from infer_tool.config import DEFAULT_CALIB_SAMPLES
 from infer_tool.data import open_dataset, synthetic_dataset
 from infer_tool.emitters.onnx import save_onnx
 from infer_tool.engines import open_engine
 from infer_tool.engines.onnxruntime_kernels import deployed
-from infer_tool.evaluate import evaluate, feed_batch, full_batches, latency
+from infer_tool.engines.profile import PROFILE_RUNS, node_times
+from infer_tool.evaluate import evaluate, feed_batch, full_batches, source_and_result
 from infer_tool.files import check_output
 from infer_tool.gates import apply_gates, parse_limits
 from infer_tool.layers import layers_of
 from infer_tool.ledger import new_report, set_facts, stage
+from infer_tool.qat import check_training, train_quantised
 from infer_tool.report.write import check_report_folder
+from infer_tool.search.run import search, search_limits
 from infer_tool.steps import (
     describe_file,
     installed_engines,
@@ -30,13 +36,15 @@ from infer_tool.steps import (
     source_feeds,
     worst_over,
 )
+from infer_tool.training import open_parts as training_parts
+from infer_tool.training import raise_stopped
 from passes.config import OptimizeConfig
 from passes.facts import facts
 from quant import quantize_model
 from quant.config import QuantizeConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import onnx_ir as ir
@@ -46,6 +54,7 @@ if TYPE_CHECKING:
     from infer_tool.data import Dataset
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
+    from quant.train.loop import Training
 
 CALIBRATION_BATCH = 4  # calibration keeps every activation of a run in reach
 # Engines round differently, by a step here and there. More noise than this is a wrong kernel,
@@ -54,6 +63,9 @@ ENGINES_AGREE_DB = 20.0
 BELOW_QUANTISATION_DB = 3.0
 FAR_FROM_SOURCE_DB = 10.0  # a tenth of the signal's power is error
 ENGINE_SAMPLES = 8
+LAYER_SAMPLES = 2
+TARGET_SAMPLES, TARGET_DB = 16, 0.5  # noise that a processor may add before it is said
+PROFILED = ("onnxruntime", "reference")  # engines that tell the times of nodes
 LITTLE_IN_INTEGERS = 0.5
 
 
@@ -65,20 +77,27 @@ def run(config: Quantize, ui: Terminal) -> Report:
         ModelError: the model cannot be read.
         MismatchError: engines disagree about the result, or it has NaN where the source has none.
         GateError: a limit was missed.
+        LimitError: the time budget is spent; with --train the best so far is written.
 
     """
     check_output(config.output, config.force)
     check_report_folder(config.report)
-    parse_limits(config)
+    search_limits(config)
     report = new_report("quantize", config)
     imported = load_model(report, ui, config.model, config)
     inputs = Session(imported.model).inputs
-    calibration, evaluation = open_parts(config, inputs, report)
+    check_training(config)
+    _check_target(config)
+    calibration, evaluation, training = _parts(config, inputs, report)
     feeds = source_feeds(imported, config.seed, config.shape)
     passes = OptimizeConfig(seed=config.seed)
     prove_import(report, ui, imported, feeds, passes.tolerance)
     source = optimise(report, ui, imported.model, passes, feeds)
-    candidate = _quantise(report, ui, config, source, calibration)
+    trained = None
+    if config.scheme == "auto":
+        candidate = _search(report, ui, config, source, (calibration, evaluation))
+    else:
+        candidate, trained = _quantise(report, ui, config, source, calibration, training)
 
     def check(path: Path) -> None:
         report.artifact = describe_file(candidate, path, config.output)
@@ -87,13 +106,26 @@ def run(config: Quantize, ui: Terminal) -> Report:
             report.deployed = deployed(path, candidate, sizes)
         _measure(report, ui, config, source, path, evaluation)
         if config.report is not None:
-            with stage(report, "layers"):
-                report.layers = layers_of(candidate, source, feeds[0])
+            _layers(report, config, source, candidate, path, evaluation)
         _warn(report)
         apply_gates(report, parse_limits(config))
 
     save_onnx(candidate, config.output, check=check, force=config.force)
+    if trained is not None:
+        raise_stopped(report, config, trained)
     return report
+
+
+def _parts(
+    config: Quantize, inputs: tuple[TensorInfo, ...], report: Report
+) -> tuple[Dataset, Dataset, Dataset | None]:
+    """Samples to calibrate, to measure, and to train on."""
+    if not config.train:
+        return (*open_parts(config, inputs, report), None)
+    training, evaluation = training_parts(config, inputs)
+    if config.calib is None:
+        return training.subset(config.calib_samples), evaluation, training
+    return open_parts(config, inputs, report)[0], evaluation, training
 
 
 def open_parts(
@@ -130,23 +162,47 @@ def _split(config: Quantize, dataset: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def _quantise(
-    report: Report, ui: Terminal, config: Quantize, source: ir.Model, calibration: Dataset
-) -> ir.Model:
+    report: Report,
+    ui: Terminal,
+    config: Quantize,
+    source: ir.Model,
+    calibration: Dataset,
+    data: Dataset | None,
+) -> tuple[ir.Model, Training | None]:
+    training = None
     with (
         ui.step(f"calibrate and quantise to {config.scheme}", len(calibration)) as advance,
         stage(report, "quantize") as line,
     ):
-        result = quantize_model(source, _feeds(source, calibration, advance), config)
+        feeds = _Feeds(source, calibration, advance)
+        if data is None:
+            result = quantize_model(source, feeds, config)
+        else:
+            result, training = train_quantised(report, ui, config, source, feeds, data)
         set_facts(line, facts(source), facts(result.model))
         line.options = {f.name: getattr(config, f.name) for f in fields(QuantizeConfig)}
         line.refusals = list(result.refusals)
         report.warnings += result.notes
-        if options := _options(config):
-            result.model.metadata_props[OPTIONS_KEY] = options
-        if config.calib == "synthetic":
-            result.model.metadata_props["infertool.calibration"] = "synthetic"
+        _stamp(config, result.model)
+    report.coverage = result.coverage
+    return result.model, training
+
+
+def _search(
+    report: Report, ui: Terminal, config: Quantize, source: ir.Model, parts: tuple[Dataset, Dataset]
+) -> ir.Model:
+    feeds = _Feeds(source, parts[0], lambda _: None)
+    result = search(report, ui, config, source, feeds, parts, partial(_stamp, config))
     report.coverage = result.coverage
     return result.model
+
+
+def _stamp(config: Quantize, model: ir.Model) -> None:
+    """What the result says of how it was made."""
+    if options := _options(config):
+        model.metadata_props[OPTIONS_KEY] = options
+    if config.calib == "synthetic":
+        model.metadata_props["infertool.calibration"] = "synthetic"
 
 
 def _options(config: Quantize) -> str:
@@ -167,13 +223,19 @@ def _options(config: Quantize) -> str:
     return shlex.join(words)
 
 
-def _feeds(source: ir.Model, dataset: Dataset, advance: Any) -> Iterator[dict[str, Any]]:
-    inputs = Session(source).inputs
-    size = feed_batch(inputs, CALIBRATION_BATCH)
-    fixed = any(i.shape and isinstance(i.shape[0], int) for i in inputs)
-    for feeds, _ in full_batches(dataset, size, fixed):
-        yield feeds
-        advance(len(next(iter(feeds.values()))))
+class _Feeds:
+    """Calibration batches, read from the data anew as often as an algorithm asks for them."""
+
+    def __init__(self, source: ir.Model, dataset: Dataset, advance: Callable[[int], None]) -> None:
+        inputs = Session(source).inputs
+        self._size = feed_batch(inputs, CALIBRATION_BATCH)
+        self._fixed = any(i.shape and isinstance(i.shape[0], int) for i in inputs)
+        self._dataset, self._advance = dataset, advance
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for feeds, _ in full_batches(self._dataset, self._size, self._fixed):
+            yield feeds
+            self._advance(len(next(iter(feeds.values()))))
 
 
 def _measure(
@@ -198,9 +260,37 @@ def _measure(
         raise MismatchError(
             "the quantised model gives NaN or Inf where its source does not; no file was written"
         )
+    if config.target_cpu is not None:
+        _as_target(report, ui, config.target_cpu, source, path, data)
     if config.runs:
         with stage(report, "latency", threads=config.threads):
-            report.latency = _latency(ui, config, name, source, path, data)
+            report.latency = source_and_result(ui, config, name, source, path, data)
+
+
+def _check_target(config: Quantize) -> None:
+    """Options about processors, before any work."""
+    check_target(config.target_cpu)
+    if config.reduce_range and config.scheme == "auto":
+        raise UsageError("--reduce-range is for static schemes, not for auto")
+
+
+def _as_target(
+    report: Report, ui: Terminal, target: str, source: ir.Model, path: Path, data: Dataset
+) -> None:
+    """A warning where the processor computes another thing than the file says."""
+    size = feed_batch(Session(source).inputs, TARGET_SAMPLES)
+    feeds, _ = next(iter(data.batches(size)))
+    with ui.step(f"compute as {target}"), stage(report, "target-cpu", target=target) as line:
+        wanted = [Session(source).run(feeds)]
+        exact = worst_over(wanted, [Session(path).run(feeds)])
+        found = worst_over(wanted, [Session(path, target_cpu=target).run(feeds)])
+        line.max_abs_error, line.sqnr_db = found.max_abs, found.sqnr_db
+    if found.sqnr_db < exact.sqnr_db - TARGET_DB:
+        report.warnings.append(
+            f"on {target} products saturate: {found.sqnr_db:.1f} dB instead of "
+            f"{exact.sqnr_db:.1f}; --reduce-range avoids it, or --activations int8 where the "
+            "engine has kernels for it"
+        )
 
 
 def _engines_agree(
@@ -223,15 +313,22 @@ def _engines_agree(
         )
 
 
-def _latency(
-    ui: Terminal, config: Quantize, name: str, source: ir.Model, path: Path, data: Dataset
-) -> Any:
-    engines = {
-        "source": open_engine(name, source, threads=config.threads),
-        "result": open_engine(name, path, threads=config.threads),
-    }
-    feeds, _ = next(iter(data.batches(feed_batch(engines["source"].inputs, 1))))
-    return latency(ui, engines, feeds, config.threads, config.runs)
+def _layers(
+    report: Report, config: Quantize, source: ir.Model, candidate: ir.Model, path: Path,
+    data: Dataset,
+) -> None:  # fmt: skip
+    """Error and time of each layer on a few samples, for the report."""
+    name = pick_engine(config.engine)
+    feeds, _ = next(iter(data.batches(feed_batch(Session(source).inputs, LAYER_SAMPLES))))
+    sizes = {key: value.shape for key, value in feeds.items()}
+    with stage(report, "layers", engine=name):
+        noise = rank_layers(source, candidate, [feeds])
+        times = (
+            node_times(name, path, config.threads, feeds, PROFILE_RUNS)
+            if config.runs and name in PROFILED
+            else []
+        )
+        report.layers = layers_of(candidate, noise, times, name, sizes)
 
 
 def _warn(report: Report) -> None:

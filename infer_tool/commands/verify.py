@@ -17,7 +17,6 @@ from infer_tool.output_stats import NONFINITE, OutputStats, parse_tolerances
 from infer_tool.report.write import check_report_folder
 from infer_tool.steps import installed_engines, load_model, proof_feeds
 from passes.compare import check_outputs
-from passes.domains import value_domains
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +54,7 @@ def run(config: Verify, ui: Terminal) -> Report:
     _same_inputs(config, inputs, Session(candidate.model).inputs)
     if config.nonfinite not in NONFINITE:
         raise UsageError(f"--nonfinite {config.nonfinite!r}: expected {', '.join(NONFINITE)}")
-    feeds = _feeds(config, reference.model, inputs)
+    feeds = _feeds(config, inputs)
     engines = installed_engines() if config.engine == "auto" else [config.engine]
     wanted = _reference_outputs(ui, config, reference, feeds)
     tolerances = parse_tolerances(config, wanted[0])
@@ -113,10 +112,9 @@ def _same_inputs(
         )
 
 
-def _feeds(config: Verify, model: ir.Model, inputs: tuple[TensorInfo, ...]) -> list[dict[str, Any]]:
+def _feeds(config: Verify, inputs: tuple[TensorInfo, ...]) -> list[dict[str, Any]]:
     if config.data is None:
-        domains = value_domains(model)
-        return proof_feeds(inputs, config.seed, config.shape, SEEDED_BATCHES, domains)
+        return proof_feeds(inputs, config.seed, config.shape, SEEDED_BATCHES)
     return data_feeds(config, inputs, VERIFY_BATCH, DEFAULT_SAMPLES)
 
 

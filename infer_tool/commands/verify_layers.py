@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from infer_runtime.errors import UsageError
 from infer_tool.attribution import (
     Ratio,
     common_values,
@@ -13,6 +14,7 @@ from infer_tool.attribution import (
     without_layer,
 )
 from infer_tool.engines import open_engine
+from infer_tool.layers import layers_of
 from infer_tool.ledger import stage
 from infer_tool.steps import pick_engine
 
@@ -44,10 +46,16 @@ def add_layers(
     """
     with ui.step("measure layers"), stage(report, "layers"):
         layers = rank_layers(source, candidate, feeds)
+    if not layers:
+        raise UsageError(
+            "--layers: the models compute no values of the same name; compare the result with the "
+            "model that it was made from"
+        )
+    report.layers = layers_of(candidate, layers)
     if config.layers:
         report.details["Layers, the noisiest by itself first"] = {
             "columns": ["layer", "op", "value", "own SQNR", "accumulated SQNR"],
-            "rows": [[x.node, x.op, x.value, _db(x.own_db), _db(x.accumulated_db)] for x in layers],
+            "rows": [[x.node, x.op, x.value, _db(x.own.db), _db(x.accumulated.db)] for x in layers],
         }
     if config.bisect:
         _bisect(report, ui, config, source, candidate, feeds, layers)
@@ -67,7 +75,7 @@ def _bisect(
     reference = open_engine(engine, source)
     wanted = [reference.run(feed) for feed in feeds]
     names = common_values(source, candidate)
-    noisy = [x for x in layers if x.own_db < float("inf") and is_plain(source, x, names)]
+    noisy = [x for x in layers if x.own.db < float("inf") and is_plain(source, x, names)]
     tried = noisy[:MOST_TRIED]
     with ui.step("leave layers out", len(tried)) as advance, stage(report, "bisect") as line:
         line.options = {"engine": engine, "tried": len(tried)}

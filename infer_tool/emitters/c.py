@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from infer_native.build import build_project, write_sources
 from infer_native.project import cmake, example, readme
 from infer_runtime.errors import UsageError
-from infer_tool.files import written
+from infer_tool.files import remove_leftovers, temporary_prefix, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +38,7 @@ def check_folder(path: Path, force: bool) -> None:
         raise UsageError(f"{path}: the folder {parent} does not exist; create it first")
     if not os.access(parent, os.W_OK):
         raise UsageError(f"{path}: the folder {parent} cannot be written")
+    remove_leftovers(path.absolute())
 
 
 @contextmanager
@@ -45,7 +46,9 @@ def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a folder beside `path`; it takes the name when the body succeeds, else it goes."""
     check_folder(path, force)
     final = path.absolute()
-    with TemporaryDirectory(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent) as work:
+    with TemporaryDirectory(
+        prefix=temporary_prefix(final), suffix=".tmp", dir=final.parent
+    ) as work:
         made = final.parent / work / "new"
         made.mkdir()
         yield made

@@ -6,11 +6,11 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from infer_runtime.errors import UsageError
+from infer_runtime.errors import InferError, UsageError
 from infer_tool.files import atomic_path, check_output, sync, temporary_prefix, written
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ def save_onnx(
     _check_not_own(model, path)
     copy = model.clone()
     copy.producer_name = PRODUCER
+    _forget_described(copy)
     if _weight_bytes(model) <= inline_limit:
         with atomic_path(path, force=force) as temporary:
             with written(path):
                 _write_inline(copy, temporary)
-            if check is not None:
-                check(temporary)
+            _run(check, temporary, path)
     else:
         _save_external(copy, path, check, force)
 
@@ -70,7 +70,17 @@ def _write_inline(model: ir.Model, path: Path) -> None:
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
-    path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    proto = ir.to_proto(model)
+    _drop_repeated_shapes(proto.graph)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _drop_repeated_shapes(graph: Any) -> None:
+    """Initialisers say their types and shapes themselves."""
+    names = {tensor.name for tensor in graph.initializer}
+    kept = [value for value in graph.value_info if value.name not in names]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def _save_external(model: ir.Model, path: Path, check: Check | None, force: bool) -> None:
@@ -88,11 +98,22 @@ def _save_external(model: ir.Model, path: Path, check: Check | None, force: bool
             ir.save(model, files[1], external_data=data.name)
             for file in files:
                 sync(file)
-        if check is not None:
-            check(files[1])
+        _run(check, files[1], path)
         with written(path):
+            path.unlink(missing_ok=True)  # killed now, an old model must not read new data
             for file, target in zip(files, (data, path), strict=True):
                 file.replace(target)
+
+
+def _run(check: Check | None, temporary: Path, path: Path) -> None:
+    """What is wrong is said of the file that was asked for."""
+    if check is None:
+        return
+    try:
+        check(temporary)
+    except InferError as error:
+        error.args = (str(error).replace(str(temporary), str(path)),)
+        raise
 
 
 @contextmanager
@@ -101,6 +122,14 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         prefix=temporary_prefix(path), suffix=".tmp", dir=path.parent
     ) as folder:
         yield Path(folder)
+
+
+def _forget_described(model: ir.Model) -> None:
+    """A constant says its type and shape itself: saying it again made files 0.3 % larger."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if not value.is_graph_input() and not value.is_graph_output():
+                value.type = value.shape = None
 
 
 def _weight_bytes(model: ir.Model) -> int:

@@ -75,11 +75,18 @@ def version() -> str | None:
     return installed_version("onnxruntime")
 
 
+def new_session(ort: Any, path: Path, options: Any) -> Any:
+    """A session on the CPU; with the fallback ONNX Runtime prints and tries the same again."""
+    return ort.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
+
+
 def _open(ort: Any, model: str | Path | ir.Model, options: Any) -> Any:
     label = "the model" if isinstance(model, ir.Model) else str(model)
     try:
         with as_file(model) as path:
-            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return new_session(ort, path, options)
     except failures() as error:
         raise ModelError(f"{label}: ONNX Runtime refuses it: {first_line(error)}") from error
 

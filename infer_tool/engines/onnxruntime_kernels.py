@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ import onnx_ir as ir
 
 from infer_runtime.errors import ModelError
 from infer_tool.engines.common import first_line
-from infer_tool.engines.onnxruntime import QUIET, failures
+from infer_tool.engines.onnxruntime import QUIET, failures, new_session
+from infer_tool.engines.profile import MOVED
 from infer_tool.extras import require
 from passes.base import all_nodes
 from passes.facts import macs_by_node
@@ -25,8 +25,6 @@ INTEGER = {
     "QLinearConv", "QLinearMatMul", "QGemm", "QAttention", "ConvInteger", "MatMulInteger",
     "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits",
 }  # fmt: skip
-# Moving a node to another layout appends this to its name.
-MOVED = re.compile(r"_token_\d+$")
 # Nodes without which no activation is an integer.
 QUANTIZERS = {"QuantizeLinear", "DynamicQuantizeLinear"}
 
@@ -82,9 +80,7 @@ def _optimised(ort: object, path: Path) -> ir.Model:
             "session.optimized_model_external_initializers_file_name", "weights"
         )
         try:
-            ort.InferenceSession(  # type: ignore[attr-defined]
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            new_session(ort, path, options)
         except failures() as error:
             raise ModelError(f"{path}: ONNX Runtime refuses it: {first_line(error)}") from error
         return ir.load(target)

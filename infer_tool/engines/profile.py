@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from infer_runtime import Session
 from infer_runtime.errors import UsageError
 from infer_tool.engines.common import as_file
-from infer_tool.engines.onnxruntime import QUIET
+from infer_tool.engines.onnxruntime import QUIET, new_session
 from infer_tool.extras import require
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Row = tuple[str, str, float]  # node, operator, milliseconds of one run
+PROFILE_RUNS = 10
 KERNEL = "_kernel_time"
+# What ONNX Runtime appends to the name of a node that it moves to another layout.
+MOVED = re.compile(r"(_token_\d+|_nchwc)$")
 
 
 def node_times(
@@ -60,7 +64,7 @@ def _onnxruntime(
     options.enable_profiling = True
     with TemporaryDirectory(prefix="infertool-") as folder, as_file(model) as path:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = new_session(ort, path, options)
         for _ in range(runs + 1):
             session.run(None, dict(feeds))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -74,5 +78,5 @@ def _averaged(events: list[dict[str, Any]]) -> list[Row]:
         name = str(event.get("name", ""))
         if event.get("cat") == "Node" and name.endswith(KERNEL):
             op = str(event["args"].get("op_name", "?"))
-            times[name.removesuffix(KERNEL), op].append(event["dur"] / 1e3)
+            times[MOVED.sub("", name.removesuffix(KERNEL)), op].append(event["dur"] / 1e3)
     return [(n, op, sum(ms[1:]) / max(len(ms) - 1, 1)) for (n, op), ms in times.items()]

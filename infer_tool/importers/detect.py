@@ -42,6 +42,8 @@ def detect(source: str) -> str:
         ModelError: the content is of a kind that is refused, naming it.
 
     """
+    if not source:
+        raise UsageError("the name of the model is empty; name a file, a folder or a function")
     path = Path(source)
     try:
         return _existing(source, path) if path.exists() else _not_a_path(source)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from infer_runtime import Session
 from infer_runtime.errors import ModelError
+from infer_runtime.functions import check_functions
 from infer_runtime.mapped import map_external
 from infer_tool.engines import available_engines, open_engine
 from infer_tool.importers import Imported, ImportOptions
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 # What wrong values raise in onnx, onnx_ir and here.
 DAMAGE = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
+
+# Where a constant of TensorProto may have its values.
+DATA = {
+    "raw_data", "float_data", "int32_data", "int64_data", "uint64_data", "double_data",
+    "string_data",
+}  # fmt: skip
 
 
 def load(source: str, options: ImportOptions) -> Imported:
@@ -90,9 +97,13 @@ def read(path: Path) -> ir.Model:
 
 
 def check_graph(path: Path, model: ir.Model) -> None:
-    """Bytes of other things parse as an empty message."""
+    """Bytes of other things parse as an empty message; calls may never end."""
     if not model.opset_imports or not (len(model.graph) or model.graph.outputs):
         raise ModelError(f"{path}: not an ONNX model: it holds no graph")
+    try:
+        check_functions(model)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def check_texts(path: Path, model: ir.Model) -> None:
@@ -117,6 +128,8 @@ def check_tensors(path: Path, model: ir.Model, *, follow_links: bool = False) ->
     """
     folder = path.absolute().parent.resolve()
     for name, tensor in constants(model):
+        if tensor.dtype == ir.DataType.UNDEFINED:
+            raise ModelError(f"{path}: constant {name!r} has no type; the file is damaged")
         if isinstance(tensor, ir.ExternalTensor):
             _check_external(path, folder, name, tensor, follow_links)
         elif isinstance(tensor, ir.TensorProtoTensor):
@@ -171,6 +184,8 @@ def _is_link_beside(folder: Path, location: str) -> bool:
 
 def _check_inline(path: Path, name: str, tensor: ir.TensorProtoTensor) -> None:
     proto = tensor.raw
+    if tensor.size and not any(field.name in DATA for field, _ in proto.ListFields()):
+        raise ModelError(f"{path}: constant {name!r} has no data; the file is damaged")
     if proto.HasField("raw_data") and len(proto.raw_data) != tensor.nbytes:
         raise ModelError(
             f"{path}: constant {name!r} has {len(proto.raw_data)} bytes, its shape needs "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from passes.facts import opset
 if TYPE_CHECKING:
     from infer_tool.importers import ImportOptions
 
+DEEPEST = 500
 LARGEST = 1 << 28  # bytes; nobody writes weights as text
 
 
@@ -46,12 +48,15 @@ def load(source: str, options: ImportOptions) -> Imported:
 
 def _parsed(path: Path, *, follow_links: bool) -> ir.Model:
     import onnx.parser
+    from google.protobuf.message import DecodeError
 
     if path.stat().st_size > LARGEST:
         raise ModelError(f"{path}: is larger than {LARGEST} bytes of text")
     try:
-        proto = onnx.parser.parse_model(path.read_text())
-    except (onnx.parser.ParseError, UnicodeDecodeError) as error:
+        text = path.read_text()
+        _check_nesting(path, text)
+        proto = onnx.parser.parse_model(text)
+    except (onnx.parser.ParseError, DecodeError, UnicodeDecodeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ModelError(f"{path}: is no valid ONNX text: {' '.join(lines)[:300]}") from error
     model = ir.from_proto(proto)
@@ -61,3 +66,12 @@ def _parsed(path: Path, *, follow_links: bool) -> ir.Model:
     if follow_links:
         relocate(model)
     return model
+
+
+def _check_nesting(path: Path, text: str) -> None:
+    """The parser calls itself for each level; thousands end the process."""
+    depth = 0
+    for bracket in re.findall(r"[{}()]", text):
+        depth += 1 if bracket in "{(" else -1
+        if depth > DEEPEST:
+            raise ModelError(f"{path}: is no valid ONNX text: more than {DEEPEST} nested brackets")

@@ -6,8 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
+from onnx_ir.passes import PassError
 
-from infer_runtime.errors import ModelError
+from infer_runtime.errors import ModelError, root_cause
 from infer_tool.quiet import quiet
 from passes.facts import opset
 
@@ -27,7 +28,12 @@ def convert_opset(model: ir.Model, target: int, source: str) -> None:
     """
     current = opset(model)
     _check_operators(model, current, source)
-    reasons = _run(model, target)
+    try:
+        reasons = _run(model, target)
+    except PassError as error:
+        raise ModelError(
+            f"{source}: opset {current} cannot be converted to {target}: {root_cause(error)}"
+        ) from error
     if opset(model) != target:
         why = f": {reasons[-1]}" if reasons else ""
         raise ModelError(f"{source}: opset {current} cannot be converted to {target}{why}")

@@ -128,9 +128,11 @@ class Layer:
     bytes: int | None = None  # of its weights
     macs: int | None = None
     ms: float | None = None
-    engine: str | None = None  # that took these milliseconds, or made this error
-    max_rel: float | None = None  # error of its first output, to the largest value of the source's
-    sqnr_db: float | None = None
+    engine: str | None = None  # that took these milliseconds
+    # Root mean square of the error over that of the source's value; 0 is exact. Its own: with
+    # the source's values as inputs; the other: with all errors of the layers before.
+    own_noise: float | None = None
+    noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ class Candidate:
     drop: float | None
     latency_ms: float | None
     chosen: bool = False
+    sqnr_db: float | None = None
+    formats: dict[str, str] = field(default_factory=dict)  # by layer; of the chosen one
 
 
 @dataclass

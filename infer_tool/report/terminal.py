@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import sys
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from infer_tool.report.write import to_json
@@ -23,18 +24,26 @@ EXPLAINED = ("optimize", "convert")  # quantize explains its formats instead
 PIPE_WIDTH = 120  # a pipe has no width; wide enough that no column is cut
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Not the library's exit status 1, which is that of a gate."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def show(report: Report, *, as_json: bool) -> None:
     """Print the report on stdout."""
     if as_json:
         sys.stdout.write(to_json(report) + "\n")
         return
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    # Names of files and nodes are shown as they are; markup in them would be an error.
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    console = _Console(highlight=False, markup=False, width=width)
     for table in _tables(report):
         console.print(table)
     for line in report.advice:
-        console.print(f"try: {line}", markup=False, soft_wrap=True)
+        console.print(f"try: {line}", soft_wrap=True)
     for warning in report.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     verdict = "passed" if report.passed else "FAILED"
     console.print(
         f"{report.command}: {verdict}", style="bold green" if report.passed else "bold red"
@@ -95,7 +104,7 @@ def _details(report: Report) -> Iterator[Table]:
     for title, content in report.details.items():
         table = _table(title, *content["columns"])
         for row in content["rows"]:
-            table.add_row(*(escape(str(cell)) for cell in row))
+            table.add_row(*map(str, row))
         yield table
 
 

@@ -10,12 +10,14 @@ from quant.formats.integer import (
     INT8,
     INT16,
     INT32,
+    REDUCED_INT8,
     UINT2,
     UINT3,
     UINT4,
     UINT8,
     UINT16,
     IntegerFormat,
+    integer_format,
 )
 from quant.formats.palette import PALETTES, PaletteFormat
 
@@ -41,6 +43,7 @@ __all__ = [
     "INT16",
     "INT32",
     "PALETTES",
+    "REDUCED_INT8",
     "UINT2",
     "UINT3",
     "UINT4",
@@ -50,4 +53,5 @@ __all__ = [
     "Format",
     "IntegerFormat",
     "PaletteFormat",
+    "integer_format",
 ]  # fmt: skip

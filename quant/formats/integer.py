@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,3 +55,12 @@ def _integer(bits: int, *, signed: bool) -> IntegerFormat:
 
 INT32, INT16, INT8, INT4, INT3, INT2 = (_integer(b, signed=True) for b in (32, 16, 8, 4, 3, 2))
 UINT16, UINT8, UINT4, UINT3, UINT2 = (_integer(b, signed=False) for b in (16, 8, 4, 3, 2))
+# int8 for processors that add two products of uint8 and int8 in 16 bits: 2 * 255 * 64 < 2**15.
+REDUCED_INT8 = IntegerFormat("int8", np.dtype("int8"), -64, 64)
+_SIGNED = {form.bits: form for form in (INT16, INT8, INT4, INT3, INT2)}
+
+
+@cache
+def integer_format(bits: int) -> IntegerFormat:
+    """The signed format of 2 to 16 bits; those without a name of their own too."""
+    return _SIGNED.get(bits) or _integer(bits, signed=True)

@@ -270,6 +270,12 @@ def test_doctor_lists_operators(cli) -> None:
     assert rows["ai.onnx.preview.training::Gradient"] == ["nobody: refused", "no"]
 
 
+def test_doctor_lists_what_becomes_c(cli) -> None:
+    rows = json.loads(cli("doctor", "--native", "--json").out)["details"]["Operators as C"]["rows"]
+    assert len(rows) >= 120
+    assert dict(rows)["GRU"] == "float32 int32"
+
+
 def test_doctor_lists_formats(cli) -> None:
     rows = json.loads(cli("doctor", "--formats", "--json").out)["details"]["Formats"]["rows"]
     assert [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,10 +65,60 @@ def test_the_tutorial(shell) -> None:
     assert (shell.folder / "quantised" / "report.html").exists()
 
 
+def test_the_export_from_pytorch(shell) -> None:
+    """What the page shows, with a module and an example of our own in front."""
+    (code,) = _blocks(DOCS / "howto" / "pytorch.md", "python")
+    given = "import torch\nmodule = torch.nn.Linear(4, 2)\nexample = torch.ones(1, 4)\n"
+    (shell.folder / "export.py").write_text(given + code)
+    command = _blocks(DOCS / "howto" / "pytorch.md", "console")[0].removeprefix("$ ")
+    result = shell(f"{shlex.quote(sys.executable)} export.py && {command}")
+    assert result.returncode == 0, result.stderr
+    assert (shell.folder / "model.onnx").exists()
+
+
+EDIT = re.compile(
+    r"^(?:In `([^`]+)`, under the line `([^`]+)`|At the end of `([^`]+)`):\n\n```(?:python|text)\n(.*?)^```$"
+    r"|^```console\n(.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def _edit(repository: Path, match: re.Match[str]) -> None:
+    name, line, whole, code = match.group(1, 2, 3, 4)
+    path = repository / (name or whole)
+    text = path.read_text()
+    if whole:
+        path.write_text(f"{text.rstrip()}\n\n\n{code}")
+        return
+    assert text.count(f"\n{line}\n") == 1, f"{name} has no line of its own {line!r}"
+    path.write_text(text.replace(f"\n{line}\n", f"\n{line}\n{code}"))
+
+
+def test_what_is_added_step_by_step(shell) -> None:
+    """The page that extends the house, to the letter, in a copy of the repository."""
+    page = (DOCS / "extend.md").read_text()
+    names = ["infer_runtime", "passes", "quant", "infer_native", "infer_tool", "docs/examples"]
+    for name in names:
+        shutil.copytree(REPOSITORY / name, shell.folder / name)
+    steps = list(EDIT.finditer(page))
+    assert len(steps) == page.count("```") // 2, "a block that nobody follows"
+    scripts = []
+    for match in steps:
+        if match[5] is None:
+            _edit(shell.folder, match)
+            continue
+        script = match[5].replace("$ ", "")
+        scripts.append(script)
+        result = shell(script, PYTHONPATH=str(shell.folder))
+        assert result.returncode == 0, f"{script}\n{result.stdout}\n{result.stderr}"
+    assert len(scripts) == 8
+
+
 def _commands() -> list[str]:
     lines = [
         line.removeprefix("$ ")
         for page in PAGES
+        if page.name != "extend.md"  # whose commands are run
         for block in _blocks(page, "console")
         for line in block.splitlines()
     ]
@@ -83,7 +134,7 @@ def test_options_in_the_how_tos_exist(line) -> None:
 
 
 def test_links_between_pages() -> None:
-    made = {"commands", "exit-status", "report", "sources", "passes", "operators"}
+    made = {"commands", "exit-status", "report", "sources", "passes", "operators", "number-formats"}
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             path = (page.parent / target).resolve()

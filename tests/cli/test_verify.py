@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ import onnx_ir as ir
 import pytest
 
 from infer_runtime.errors import MismatchError
+from infer_runtime.session import tensor_info
 from infer_tool import verify
 from infer_tool.emitters.onnx import save_onnx
 from infer_tool.engines import available_engines
 from infer_tool.output_stats import rounded
-from passes.domains import value_domains
 from passes.feeds import random_feeds
 
 
@@ -145,12 +146,11 @@ t (int64[N,S] ids, int64[N,S] mask, int32[N] lengths, float[S,N,2] x, int64[N] f
 
 def test_value_domains() -> None:
     model = ir.from_onnx_text(EMBED.replace("flat = Unsqueeze(ids, axis)", ""))
-    domains = value_domains(model)
+    infos = {value.name: tensor_info(value) for value in model.graph.inputs}
+    domains = {name: info.domain for name, info in infos.items() if info.domain}
     assert domains == {"ids": (0, 7), "mask": (0, 2), "lengths": (1, 2)}
-    from infer_runtime import TensorInfo
-
-    infos = [TensorInfo(n, (64,), np.dtype(np.int64)) for n in ("ids", "mask", "free")]
-    feeds = random_feeds(infos, 0, None, domains)
+    asked = [replace(infos[name], shape=(64,)) for name in ("ids", "mask", "free")]
+    feeds = random_feeds(asked, 0)
     assert set(feeds["ids"]) == set(range(7))
     assert set(feeds["mask"]) == {0, 1}
     assert set(feeds["free"]) == {0, 1, 2, 3}

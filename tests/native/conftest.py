@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def _compiler() -> str:
+@pytest.fixture(scope="session")
+def compiler() -> str:
     """A system's own compiler starts faster than zig."""
     for name in ("gcc", "clang", "zig"):
         try:
@@ -33,12 +34,12 @@ def library_folder(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def native(library_folder) -> Callable[..., dict[str, np.ndarray[Any, Any]]]:
+def native(library_folder, compiler: str) -> Callable[..., dict[str, np.ndarray[Any, Any]]]:
     """native(model, feeds, isa): the outputs of the compiled model."""
 
     def run(model: ir.Model, feeds: dict[str, Any], isa: str = "auto") -> dict[str, Any]:
         emitted = emit_model(model, {n: v.shape for n, v in feeds.items() if v.ndim}, isa)
-        path = build_library(emitted, compiler=_compiler(), folder=library_folder)
+        path = build_library(emitted, compiler=compiler, folder=library_folder)
         return NativeModel(emitted, path).run(feeds)
 
     return run

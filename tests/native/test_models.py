@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -62,14 +63,26 @@ def test_chains_outputs_in_the_middle_and_inputs_passed_through(native) -> None:
     agree(native, ir.from_onnx_text(CHAIN), {k: v.astype(np.float32) for k, v in feeds.items()})
 
 
-def test_exp_over_the_whole_range(native) -> None:
+FUNCTIONS = """<ir_version: 10, opset_import: ["": 20]>
+t (float[n] x) => (float[n] exp, float[n] erf, float[n] tanh)
+{ exp = Exp(x)  erf = Erf(x)  tanh = Tanh(x) }"""
+
+
+def test_functions_over_the_whole_range(native) -> None:
     """Against double precision: an ulp or two everywhere, limits and NaN as in IEEE."""
-    text = '<ir_version: 10, opset_import: ["": 20]> t (float[n] x) => (float[n] y) { y = Exp(x) }'
-    x = np.concatenate([np.linspace(-87.3, 88.7, 4001), [-np.inf, np.inf, np.nan, -200, 200, 0]])
-    y = native(ir.from_onnx_text(text), {"x": x.astype(np.float32)})["y"]
+    x = np.concatenate([np.linspace(-87.3, 88.7, 4001), np.linspace(-5, 5, 4001), [1e-30, 0]])
+    x = np.concatenate([x, [-np.inf, np.inf, np.nan, -200, 200]]).astype(np.float32)
+    got = native(ir.from_onnx_text(FUNCTIONS), {"x": x})
     with np.errstate(over="ignore"):
-        wanted = np.exp(x.astype(np.float32).astype(np.float64)).astype(np.float32)
-    np.testing.assert_allclose(y, wanted, rtol=3e-7, atol=0)
+        exact = {
+            "exp": np.exp(x.astype(np.float64)),
+            "erf": np.array([math.erf(v) for v in x.tolist()]),
+            "tanh": np.tanh(x.astype(np.float64)),
+        }
+        for name, wanted in exact.items():
+            np.testing.assert_allclose(
+                got[name], wanted.astype(np.float32), rtol=3e-7, atol=0, err_msg=name
+            )
 
 
 def test_the_same_bytes_twice() -> None:

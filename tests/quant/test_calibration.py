@@ -128,3 +128,12 @@ def test_ties_go_to_even() -> None:
     halves = np.array([0.5, 1.5, 2.5, -0.5, -1.5])
     np.testing.assert_array_equal(INT8.quantize(halves, one, zero), [0, 2, 2, 0, -2])
     np.testing.assert_array_equal(INT8.quantize(np.array([1e9, -1e9]), one, zero), [127, -128])
+
+
+def test_moving_average_by_hand() -> None:
+    """One wild batch moves the average by a tenth; min-max keeps it for ever."""
+    histogram = _fill(np.array([-1.0, 2.0]), np.array([-11.0, 2.0]), np.array([-1.0, 2.0]))
+    found = METHODS["moving-average"](histogram, 0)
+    assert found.low == pytest.approx(0.9 * (0.9 * -1 + 0.1 * -11) + 0.1 * -1)
+    assert found.high == pytest.approx(2)
+    assert METHODS["minmax"](histogram, 0) == Range(-11, 2)

@@ -32,7 +32,27 @@ def test_engine_runs_integers_only(network, batches, engine_ops, activations, pe
     assert not result.refusals
 
 
-@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy", "mse"])
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+def test_activations_of_16_bits(network, batches, run_ort, activations) -> None:
+    """Only the weights are rounded noticeably; files say what they need: opset 21."""
+    found = {}
+    for scheme in ("int8", "w8a16"):
+        config = QuantizeConfig(scheme=scheme, activations=activations)
+        result = quantize_model(network, batches, config).model
+        wanted, got = run_ort(network, batches[0])[0], run_ort(result, batches[0])[0]
+        np.testing.assert_allclose(
+            Session(result).run(batches[0])["y"], got, rtol=0, atol=1e-5 * np.abs(got).max()
+        )
+        found[scheme] = _sqnr(wanted, got)
+    assert found["w8a16"] > found["int8"] + 5
+    assert result.opset_imports[""] == 21
+    kinds = {v.dtype.name for n in result.graph for v in n.outputs if n.op_type == "QuantizeLinear"}
+    assert kinds == {"UINT16" if activations == "uint8" else "INT16"}
+
+
+@pytest.mark.parametrize(
+    "calibration", ["minmax", "moving-average", "percentile", "entropy", "mse"]
+)
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
 def test_accuracy_and_agreement_of_runtimes(
     network, batches, run_ort, calibration, activations

@@ -175,3 +175,16 @@ def test_outputs_that_cannot_be(tmp_path, name, message) -> None:
     with pytest.raises(UsageError, match=message):
         check_output(tmp_path / name, force=False)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_constants_are_described_once(tmp_path) -> None:
+    """Their type and shape stand with their data; a default of an input stays described."""
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    t (float[2] x, float[2] d) => (float[2] y) <float[2] w = {1, 2}, float[2] d = {3, 4}> { a = Mul(x, w)  y = Add(a, d) }"""
+    model = ir.from_onnx_text(text)
+    save_onnx(model, tmp_path / "m.onnx")
+    written = onnx.load(tmp_path / "m.onnx")
+    assert not {v.name for v in written.graph.value_info} & {"w", "d"}
+    assert [v.name for v in written.graph.input] == ["x", "d"]
+    onnx.checker.check_model(written, full_check=True)
+    assert model.graph.initializers["w"].shape is not None

@@ -20,22 +20,20 @@ INDICES = 1
 FLAG = 2
 
 
-def value_domains(model: ir.Model) -> dict[str, tuple[int, int]]:
-    """The range [low, high) of inputs that are indices, lengths or masks.
+def domain_of(value: ir.Value) -> tuple[int, int] | None:
+    """The range [low, high) of an input that is an index, a length or a mask, else None.
 
     - indices of Gather and GatherElements along a known axis: 0 to its size (token numbers);
     - sequence_lens of RNN, GRU and LSTM: from 1, up to the length of the sequence where known;
     - what is cast to bool, or subtracted from the constant 1: a mask, 0 or 1.
 
-    An input used in several ways gets the narrowest range; one used in none of them is left out.
+    An input used in several ways gets the narrowest range.
     """
-    found: dict[str, tuple[int, int]] = {}
-    for value in model.graph.inputs:
-        ranges = list(_ranges(value))
-        if ranges:
-            low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
-            found[value.name or ""] = (low, max(high, low + 1))
-    return found
+    ranges = list(_ranges(value))
+    if not ranges:
+        return None
+    low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
+    return (low, max(high, low + 1))
 
 
 def _ranges(start: ir.Value) -> Iterator[tuple[int, int]]:

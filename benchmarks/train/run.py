@@ -1,0 +1,108 @@
+"""Training on CIFAR-10 in numbers: what each method costs and gains on ResNet8.
+
+    python benchmarks/train/run.py METHOD... [--data FILE] [--model FILE] [--seeds 2] [--epochs N]
+
+METHOD is one of those of the table below, or all. Each is one command of the tool, with a budget of
+20 minutes; accuracy is of the 2,500 test images, which nothing is trained on or chosen by. Exits 1
+when the mean over the seeds misses a target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cifar
+
+import infer_tool
+from infer_runtime.errors import LimitError
+
+SHARED = Path(__file__).parents[3] / "shared"
+COMMON = {
+    "batch_size": 64,
+    "augment": f"{Path(__file__).with_name('cifar.py')}:augment",
+    "time_budget": "20min",
+    "force": True,
+    "quiet": False,
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A command, its options, and the most points of accuracy that it may lose."""
+
+    command: str
+    options: dict[str, Any]
+    drop: float
+    speed_up: float | None = None
+
+
+METHODS = {
+    "w4a4": Method(
+        "quantize", {"scheme": "w4a4", "train": True, "epochs": 20, "learning_rate": 0.005}, 1.0
+    ),
+    "w2a4": Method(
+        "quantize", {"scheme": "w2a4", "train": True, "epochs": 20, "learning_rate": 0.01}, 4.0
+    ),
+    "macs50": Method("prune", {"target_macs": "50%", "rounds": 3, "epochs": 40}, 2.0, 1.4),
+    "macs25": Method("prune", {"target_macs": "25%", "rounds": 4, "epochs": 40}, 6.0),
+}
+
+
+def main() -> int:
+    """Run the methods that are asked for, and judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("methods", nargs="+", choices=[*METHODS, "all"])
+    parser.add_argument("--data", type=Path, default=SHARED / "data" / "cifar10_sample.npz")
+    parser.add_argument(
+        "--model", type=Path, default=SHARED / "models" / "resnet8_cifar10_float.tflite"
+    )
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=None)
+    options = parser.parse_args()
+    names = list(METHODS) if "all" in options.methods else options.methods
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        command = [sys.executable, "-m", "infer_tool", "convert", str(options.model), "-o"]
+        subprocess.run([*command, str(work / "float.onnx"), "--quiet"], check=True)
+        data = cifar.write(options.data, work / "float.onnx", work)
+        missed = [name for name in names if not measured(name, options, data, work)]
+    return 1 if missed else 0
+
+
+def measured(name: str, options: argparse.Namespace, data: tuple[Path, Path], work: Path) -> bool:
+    """One row: means over the seeds, and whether they meet the target."""
+    method, reports = METHODS[name], []
+    given = {**COMMON, **method.options, "data": str(data[0]), "eval": str(data[1])}
+    if options.epochs is not None:
+        given["epochs"] = options.epochs
+    for seed in range(options.seeds):
+        run = getattr(infer_tool, method.command)
+        try:
+            reports.append(run(work / "float.onnx", work / f"{name}.onnx", seed=seed, **given))
+        except LimitError as error:  # the best so far is written, and measured
+            if error.evidence is None:
+                raise
+            reports.append(error.evidence)
+    drop = 100 * sum(r.accuracy.drop for r in reports) / len(reports)
+    faster = sum(r.latency[0].p50_ms / r.latency[1].p50_ms for r in reports) / len(reports)
+    size = reports[0].artifact.bytes / reports[0].source.bytes
+    macs = reports[0].artifact.macs / reports[0].source.macs
+    good = drop <= method.drop and faster >= (method.speed_up or 0)
+    early = sum(not r.passed for r in reports)
+    print(
+        f"{name:<8} drop {drop:6.2f} points (asked {method.drop:g}), {faster:.2f}x, "
+        f"MACs {100 * macs:.0f} %, bytes {100 * size:.0f} %, {len(reports)} seeds"
+        f"{f', {early} ended by the clock' if early else ''}: {'ok' if good else 'MISSED'}",
+        flush=True,
+    )
+    return good
+
+
+if __name__ == "__main__":
+    sys.exit(main())

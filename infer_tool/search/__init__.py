@@ -1,0 +1,1 @@
+"""`--scheme auto`: measures what `quant.search` proposes, remembers it, and says what it found."""

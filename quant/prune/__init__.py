@@ -1,0 +1,1 @@
+"""Pruning: models of fewer or sparser weights."""

@@ -1,0 +1,1 @@
+"""Training of imported graphs: the one loop that all methods share."""

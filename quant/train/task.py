@@ -1,0 +1,148 @@
+"""What a model is trained for: the labels, the outputs of its source, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from infer_runtime.errors import UsageError
+from passes.base import is_op
+from quant.train.extra import import_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import onnx_ir as ir
+
+    from quant.train.config import TrainConfig
+
+LABEL_WEIGHT = 0.3  # of labels beside a source to imitate
+CLASSES_RANK = 2
+_TINY = 1e-8
+
+
+@dataclass(frozen=True)
+class Head:
+    """The value that stands for an output in the loss, and whether it scores classes."""
+
+    name: str
+    classes: bool
+
+
+def heads_of(model: ir.Model, *, labelled: bool) -> list[Head]:
+    """One head for each output; what a final Softmax reads stands for what it returns.
+
+    The labels are the classes of the first output.
+    """
+    heads = []
+    for number, output in enumerate(model.graph.outputs):
+        node = output.producer()
+        if is_op(node, "Softmax", "LogSoftmax") and _is_last_axis(node):
+            assert node is not None
+            assert node.inputs[0] is not None
+            heads.append(Head(node.inputs[0].name or "", classes=True))
+        else:
+            heads.append(Head(output.name or "", classes=labelled and number == 0))
+    return heads
+
+
+def _is_last_axis(node: ir.Node | None) -> bool:
+    assert node is not None
+    axis = node.attributes.get_int("axis", -1)
+    shape = node.outputs[0].shape
+    return axis == -1 or (shape is not None and axis == len(shape) - 1)
+
+
+class Task:
+    """The loss of a student against labels and teacher.
+
+    loss = a * cross entropy + (1 - a) * imitation, a = `label_weight`; the imitation of classes is
+    T^2 * KL(teacher || student) at temperature T (Hinton et al. 2015), that of other values their
+    mean squared error over the teacher's variance.
+
+    Args:
+        student: the graph to train.
+        teacher: the graph to imitate; its outputs are taken in the student's order.
+        config: `label_weight` and `temperature`.
+        labelled: has the data labels?
+
+    Raises:
+        UsageError: labels are asked for and missing, or numbers of outputs differ.
+
+    """
+
+    def __init__(
+        self, student: ir.Model, teacher: ir.Model, config: TrainConfig, *, labelled: bool
+    ) -> None:
+        if config.label_weight and not labelled:
+            raise UsageError(
+                f"--label-weight {config.label_weight:g}: the data has no labels; add an array "
+                "'labels', or leave the option out to imitate the source model"
+            )
+        default = LABEL_WEIGHT if labelled else 0.0
+        self.label_weight = default if config.label_weight is None else config.label_weight
+        self.temperature = config.temperature
+        self.labelled = labelled
+        self.heads = heads_of(student, labelled=labelled)
+        self.wanted = heads_of(teacher, labelled=labelled)
+        if len(self.heads) != len(self.wanted):
+            raise UsageError(
+                f"the student has {len(self.heads)} outputs, its teacher {len(self.wanted)}"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """What to compute with the student."""
+        return [head.name for head in self.heads]
+
+    @property
+    def teacher_names(self) -> list[str]:
+        """What to compute with the teacher; nothing where only labels count."""
+        return [] if self.label_weight == 1 else [head.name for head in self.wanted]
+
+    def loss(
+        self, student: Sequence[Any], teacher: Sequence[Any], labels: np.ndarray[Any, Any] | None
+    ) -> Any:
+        """A tensor of one element."""
+        torch = import_torch()
+        total = student[0].new_zeros(())
+        if self.label_weight:
+            assert labels is not None
+            classes = torch.as_tensor(labels, device=student[0].device).long()
+            scores = student[0]
+            total = total + self.label_weight * torch.nn.functional.cross_entropy(scores, classes)
+        if self.label_weight == 1:
+            return total
+        share = (1 - self.label_weight) / len(self.heads)
+        for head, got, wanted in zip(self.heads, student, teacher, strict=True):
+            match = self._classes if head.classes else _values
+            total = total + share * match(got, wanted)
+        return total
+
+    def _classes(self, got: Any, wanted: Any) -> Any:
+        torch = import_torch()
+        t = self.temperature
+        soft = torch.nn.functional.softmax(wanted / t, dim=-1)
+        log = torch.nn.functional.log_softmax(got / t, dim=-1)
+        entropy = torch.special.entr(soft).sum(-1)
+        return t * t * (-(soft * log).sum(-1) - entropy).mean()
+
+    def hits(self, student: Sequence[Any], labels: np.ndarray[Any, Any]) -> int:
+        """Samples whose best class is their label."""
+        return int((student[0].argmax(-1).cpu().numpy() == labels).sum())
+
+
+def _values(got: Any, wanted: Any) -> Any:
+    spread = wanted.var(unbiased=False).clamp_min(_TINY)
+    return ((got - wanted) ** 2).mean() / spread
+
+
+def check_heads(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> None:
+    """UsageError when the outputs of the two models have not the same shapes."""
+    for (name, got), (other, wanted) in zip(student.items(), teacher.items(), strict=True):
+        if got.shape != wanted.shape:
+            raise UsageError(
+                f"output {name!r} of the student has shape {list(got.shape)}, {other!r} of its "
+                f"teacher {list(wanted.shape)}"
+            )

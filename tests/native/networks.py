@@ -1,0 +1,150 @@
+"""Networks that several tests of emitted C share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+# Operator, shape of the input, of the weights, attributes.
+GEOMETRIES: list[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ("Conv", (2, 8, 9, 23), (8, 8, 3, 7), {"pads": [1, 3, 1, 3]}),  # few outputs
+    ("Conv", (1, 20, 7, 11), (1, 20, 5, 3), {"pads": [2, 0, 2, 1]}),
+    ("Conv", (1, 5, 8, 19), (3, 5, 3, 5), {"strides": [2, 2]}),
+    ("Conv", (1, 3, 15, 15), (20, 3, 3, 3), {"strides": [2, 2], "pads": [1, 1, 0, 2]}),
+    ("Conv", (1, 24, 13, 10), (40, 24, 3, 3), {"pads": [1, 1, 1, 1]}),
+    ("Conv", (2, 33, 9, 9), (17, 33, 3, 3), {"pads": [0, 1, 2, 0]}),
+    ("Conv", (1, 16, 6, 6), (32, 16, 3, 3), {"dilations": [2, 2], "pads": [2, 2, 2, 2]}),
+    ("Conv", (1, 20, 9, 9), (20, 1, 5, 5), {"group": 20, "pads": [2, 2, 2, 2]}),
+    ("Conv", (1, 12, 9, 9), (24, 4, 3, 3), {"group": 3}),
+    ("Conv", (2, 6, 40), (18, 6, 5), {"strides": [2], "pads": [2, 1]}),  # signals
+    ("ConvTranspose", (2, 24, 5, 7), (24, 20, 2, 2), {"strides": [2, 2]}),  # no overlap
+    ("ConvTranspose", (1, 18, 6, 5), (18, 1, 2, 2), {"strides": [2, 2]}),
+    ("ConvTranspose", (1, 6, 5, 5), (6, 4, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+]
+
+
+def convolutions() -> Any:
+    """All of them side by side, each with a Relu behind."""
+    rng = np.random.default_rng(3)
+    nodes, constants, inputs, outputs = [], [], [], []
+    for number, (op, shape, weights, attrs) in enumerate(GEOMETRIES):
+        out = weights[0 if op == "Conv" else 1]
+        for name, size in (("w", weights), ("b", (out,))):
+            values = (rng.normal(size=size) * 0.3).astype(np.float32)
+            constants.append(numpy_helper.from_array(values, f"{name}{number}"))
+        given = [f"x{number}", f"w{number}", f"b{number}"]
+        nodes.append(helper.make_node(op, given, [f"c{number}"], **attrs))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"y{number}"]))
+        inputs.append(helper.make_tensor_value_info(f"x{number}", TensorProto.FLOAT, shape))
+        outputs.append(helper.make_tensor_value_info(f"y{number}", TensorProto.FLOAT, None))
+    graph = helper.make_graph(nodes, "convolutions", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return shape_inference.infer_shapes(model)
+
+
+class Network:
+    """Text of a network in which every tensor is uint8 between two operators."""
+
+    def __init__(self, shape: tuple[int, ...], bias: float = 1) -> None:
+        self.bias = bias  # the scale of biases, against the product of the other two
+        self._rng = np.random.default_rng(5)
+        self._shape = shape
+        self._lines: list[str] = []
+        self._constants: list[str] = []
+        self._count = 0
+        self._scales: dict[str, float] = {}
+        self._parameters: dict[str, str] = {}
+        self.input = self._quantised("x")
+
+    def conv(self, x: str, outputs: int, inputs: int, size: int, **attrs: object) -> str:
+        """Weights below 64: older processors add pairs of products in 16 bits."""
+        fan = inputs // int(str(attrs.get("group", 1)))
+        weights = self._linear(x, (outputs, fan, size, size))
+        text = ", ".join(f"{k} = {v}" for k, v in attrs.items())
+        return self._quantised(f"Conv<{text}>({x}, {weights})" if text else f"Conv({x}, {weights})")
+
+    def add(self, a: str, b: str) -> str:
+        return self._quantised(f"Add({a}, {b})")
+
+    def hard_swish(self, x: str) -> str:
+        return self._quantised(f"HardSwish({x})")
+
+    def mean(self, x: str) -> str:
+        return self._quantised(f"GlobalAveragePool({x})")
+
+    def gemm(self, x: str, outputs: int, inputs: int) -> str:
+        weights = self._linear(x, (outputs, inputs))
+        shape = self._constant("int64", np.array([-1, inputs]))
+        rows = self._quantised(f"Reshape({x}, {shape})", like=x)
+        self._lines.append(f"logits = Gemm<transB = 1>({rows}, {weights})")
+        return "logits"
+
+    def model(self, *outputs: str) -> ir.Model:
+        sizes = ",".join(map(str, self._shape))
+        results = ", ".join(f"float[{'n,' * (1 if o == 'logits' else 3)}n] {o}" for o in outputs)
+        return ir.from_onnx_text(
+            '<ir_version: 10, opset_import: ["": 20]>\n'
+            f"t (float[{sizes}] x) => ({results})\n<{', '.join(self._constants)}>\n"
+            f"{{ {chr(10).join(self._lines)} }}"
+        )
+
+    def _constant(self, kind: str, values: np.ndarray) -> str:
+        self._count += 1
+        name = f"c{self._count}"
+        numbers = ", ".join(str(v) for v in values.reshape(-1).tolist())
+        shape = f"[{','.join(map(str, values.shape))}]" if values.ndim else ""
+        self._constants.append(f"{kind}{shape} {name} = {{{numbers}}}")
+        return name
+
+    def _quantised(self, expression: str, like: str = "") -> str:
+        """Through QuantizeLinear and back, with the parameters of `like` or new ones."""
+        self._count += 1
+        name, source = f"v{self._count}", expression
+        if like:
+            self._parameters[name] = self._parameters[like]
+        else:
+            self._scales[name] = float(self._rng.uniform(0.02, 0.05))
+            scale = self._constant("float", np.array(self._scales[name]))
+            point = self._constant("uint8", self._rng.integers(90, 160, ()))
+            self._parameters[name] = f"{scale}, {point}"
+        if "(" in expression:
+            self._lines.append(f"r{name} = {expression}")
+            source = f"r{name}"
+        self._lines.append(
+            f"q{name} = QuantizeLinear({source}, {self._parameters[name]})  "
+            f"{name} = DequantizeLinear(q{name}, {self._parameters[name]})"
+        )
+        return name
+
+    def _linear(self, x: str, shape: tuple[int, ...]) -> str:
+        """Names of dequantised weights and bias: per channel, the bias at the product's scale."""
+        rng = self._rng
+        scales = rng.uniform(0.5, 1, shape[0]) / np.sqrt(np.prod(shape[1:])) / 30
+        w = self._constant("int8", rng.integers(-63, 64, shape))
+        w_scale = self._constant("float", scales)
+        b = self._constant("int32", rng.integers(-900, 900, shape[0]))
+        b_scale = self._constant("float", scales * self._scales[x] * self.bias)
+        zeros = [self._constant(t, np.zeros(shape[0], np.int64)) for t in ("int8", "int32")]
+        self._lines.append(
+            f"w{w} = DequantizeLinear<axis = 0>({w}, {w_scale}, {zeros[0]})  "
+            f"b{b} = DequantizeLinear<axis = 0>({b}, {b_scale}, {zeros[1]})"
+        )
+        return f"w{w}, b{b}"
+
+
+def integer_network() -> ir.Model:
+    """Every kind of integer layer: sums in both orders, borders, strides, odd channels."""
+    net = Network((2, 3, 19, 17))
+    a = net.conv(net.input, 20, 3, 3, strides=[2, 2], pads=[1, 1, 1, 1])
+    b = net.conv(a, 20, 20, 3, group=20, pads=[1, 1, 1, 1])
+    c = net.conv(b, 40, 20, 1)
+    d = net.conv(c, 40, 40, 5, group=40, strides=[2, 2], pads=[2, 2, 2, 2])
+    e = net.conv(d, 40, 40, 3, pads=[2, 2, 2, 2], dilations=[2, 2])
+    f = net.add(d, e)
+    g = net.add(net.conv(f, 40, 40, 1), f)
+    h = net.add(net.conv(g, 40, 40, 1, strides=[1, 1]), net.conv(g, 40, 40, 3, pads=[1, 0, 1, 2]))
+    logits = net.gemm(net.mean(h), 10, 40)
+    return net.model(a, d, g, logits)

@@ -1,0 +1,85 @@
+"""Integer layers against ONNX Runtime's own integer kernels: the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from networks import Network, integer_network
+
+from infer_native import emit_model
+from infer_native.isa import ISAS, runs_here
+
+HERE = [name for name, isa in ISAS.items() if runs_here(isa)]
+
+
+@pytest.mark.parametrize("isa", HERE)
+def test_every_integer_layer_has_the_bits_of_onnx_runtime(native, isa: str) -> None:
+    model = integer_network()
+    x = np.random.default_rng(1).normal(0, 2, (2, 3, 19, 17)).astype(np.float32)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    got = native(model, {"x": x}, isa)
+    for info, wanted in zip(session.get_outputs(), session.run(None, {"x": x}), strict=True):
+        assert len(np.unique(wanted)) > 10
+        assert np.array_equal(got[info.name], wanted), info.name
+
+
+def test_no_layer_between_quantised_tensors_stays_in_float() -> None:
+    operators = emit_model(integer_network(), isa="scalar").operators
+    assert not {"Conv", "Gemm", "GlobalAveragePool"} & set(operators)
+    assert operators.count("_QConv") == 8
+    assert operators.count("QuantizeLinear") == 1
+
+
+def test_a_bias_at_another_scale_keeps_its_layer_in_float(native) -> None:
+    net = Network((1, 3, 9, 9), bias=1.01)
+    model = net.model(net.conv(net.input, 8, 3, 3))
+    assert "Conv" in emit_model(model, isa="scalar").operators
+    x = np.random.default_rng(2).normal(0, 2, (1, 3, 9, 9)).astype(np.float32)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    (wanted,) = session.run(None, {"x": x})
+    (got,) = native(model, {"x": x}).values()
+    steps = np.abs(got - wanted) / np.diff(np.unique(wanted)).min()
+    assert (steps > 0.5).mean() < 0.01  # sums of floats in another order
+    assert steps.max() < 1.5
+
+
+SUM = """<ir_version: 10, opset_import: ["": 20]>
+t (float[65536] x, float[65536] y) => (float[65536] z)
+<float sa = {0.04729335010051727}, uint8 za = {129}, float sb = {0.1251244992017746},
+ uint8 zb = {119}, float sc = {0.12802784144878387}, uint8 zc = {127}>
+{ qx = QuantizeLinear(x, sa, za)  a = DequantizeLinear(qx, sa, za)
+  qy = QuantizeLinear(y, sb, zb)  b = DequantizeLinear(qy, sb, zb)
+  s = Add(a, b)  q = QuantizeLinear(s, sc, zc)  z = DequantizeLinear(q, sc, zc) }"""
+
+
+def test_all_sums_of_two_bytes_round_as_in_onnx_runtime(native) -> None:
+    """With scales for which the order of every product and sum can be seen."""
+    model = ir.from_onnx_text(SUM)
+    a, b = (m.reshape(-1) for m in np.meshgrid(np.arange(256), np.arange(256)))
+    x = ((a - 129) * np.float32(0.04729335010051727)).astype(np.float32)
+    y = ((b - 119) * np.float32(0.1251244992017746)).astype(np.float32)
+    assert "_QAdd" in emit_model(model, isa="scalar").operators
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    (wanted,) = session.run(None, {"x": x, "y": y})
+    assert np.array_equal(native(model, {"x": x, "y": y})["z"], wanted)
+
+
+def test_a_float_operator_between_integer_layers_stays_in_blocks(native) -> None:
+    """Within a step: ONNX Runtime computes HardSwish in another order."""
+    net = Network((1, 3, 9, 9))
+    first = net.conv(net.input, 20, 3, 3)
+    model = net.model(net.conv(net.hard_swish(first), 24, 20, 1))
+    x = np.random.default_rng(2).normal(0, 2, (1, 3, 9, 9)).astype(np.float32)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    (wanted,) = session.run(None, {"x": x})
+    (got,) = native(model, {"x": x}).values()
+    steps = np.abs(got - wanted) / np.diff(np.unique(wanted)).min()
+    assert (steps > 0.5).mean() < 0.01
+    assert steps.max() < 1.5
+    operators = emit_model(model, isa="avx512").operators
+    assert operators.index("_Map") < len(operators) - 1
+    assert operators.count("_ToPlain") == 1  # of the output

@@ -1,0 +1,184 @@
+"""Structured pruning: a model without some channels is the model that does not look at them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from infer_runtime.errors import UsageError
+from passes.facts import facts
+from quant.prune.budget import choose, layers_of
+from quant.prune.channels import trace
+from quant.prune.shrink import shrink
+from quant.prune.structured import prune_channels
+
+# Text, shape of x, weights that read channels as (name, axis), layers that can be pruned.
+GRAPHS: dict[str, tuple[str, tuple[int, ...], list[tuple[str, int]], int]] = {
+    "chain": (
+        ("(float[N,3,4,4] x, float[8,3,3,3] w1, float[8] b1, float[5,8,1,1] w2) => (float[N,5,4,4] y)"
+        " { a = Conv<pads=[1,1,1,1]>(x, w1, b1)  r = Sigmoid(a)  y = Conv(r, w2) }"),
+        (2, 3, 4, 4), [("w2", 1)], 1,
+    ),
+    "residual": (
+        ("(float[N,3,4,4] x, float[8,3,1,1] w1, float[6,8,1,1] w2, float[8,6,1,1] w3, float[5,8,1,1] w4)"
+        " => (float[N,5,4,4] y)"
+        " { a = Conv(x, w1)  b = Conv(a, w2)  c = Relu(b)  d = Conv(c, w3)  e = Add(d, a)"
+        "   y = Conv(e, w4) }"),
+        (2, 3, 4, 4), [("w2", 1), ("w3", 1), ("w4", 1)], 2,
+    ),
+    "depthwise and a constant along channels": (
+        ("(float[N,3,4,4] x, float[8,3,1,1] w1, float[16,1,3,3] w2, float[16] b2, float[16,1,1] k,"
+        " float[5,16,1,1] w3) => (float[N,5,4,4] y)"
+        " { a = Conv(x, w1)  b = Conv<group=8, pads=[1,1,1,1]>(a, w2, b2)  c = Mul(b, k)  y = Conv(c, w3) }"),
+        (2, 3, 4, 4), [("w3", 1)], 1,
+    ),
+    "groups": (
+        ("(float[N,3,4,4] x, float[8,3,1,1] w1, float[12,4,1,1] w2, float[5,12,1,1] w3) => (float[N,5,4,4] y)"
+        " { a = Conv(x, w1)  b = Conv<group=2>(a, w2)  y = Conv(b, w3) }"),
+        (2, 3, 4, 4), [("w2", 1), ("w3", 1)], 2,
+    ),
+    "concat and split": (
+        ("(float[N,3,4,4] x, float[8,3,1,1] w1, float[4,3,1,1] w2, float[5,6,1,1] w3, float[5,6,1,1] w4)"
+        " => (float[N,5,4,4] y)"
+        " { a = Conv(x, w1)  b = Conv(x, w2)  c = Concat<axis=1>(a, b)  d, e = Split<axis=1, num_outputs=2>(c)"
+        "   f = Conv(d, w3)  g = Conv(e, w4)  y = Add(f, g) }"),
+        (2, 3, 4, 4), [("w3", 1), ("w4", 1)], 3,
+    ),
+    "flattened into a dense layer": (
+        ("(float[N,3,4,4] x, float[8,3,3,3] w1, float[128,6] w2, float[6] b2, float[4,6] w3, float[4] b3)"
+        " => (float[N,4] y)"
+        " { a = Conv<pads=[1,1,1,1]>(x, w1)  f = Flatten(a)  g = Gemm(f, w2, b2)  h = Tanh(g)"
+        "   y = Gemm<transB=1>(h, w3, b3) }"),
+        (2, 3, 4, 4), [("w2", 0), ("w3", 1)], 2,
+    ),
+    "batch normalisation and a transposed reshape": (
+        ("(float[N,3,2,2] x, float[8,3,1,1] w1, float[8] s, float[8] b, float[8] m, float[8] v,"
+        " float[32,4] w2, int64[2] shape) => (float[N,4] y)"
+        " { a = Conv(x, w1)  n = BatchNormalization(a, s, b, m, v)  t = Transpose<perm=[0,2,3,1]>(n)"
+        "   r = Reshape(t, shape)  y = MatMul(r, w2) }"),
+        (2, 3, 2, 2), [("w2", 0)], 1,
+    ),
+    "heads of attention": (
+        ("(float[N,3,4] x, float[4,8] wq, float[4,8] wk, float[4,8] wv, float[8] bv, float[8,4] wo,"
+        " int64[4] heads, int64[3] back) => (float[N,3,4] y)"
+        " { q = MatMul(x, wq)  k = MatMul(x, wk)  v0 = MatMul(x, wv)  v = Add(v0, bv)"
+        "   qh = Reshape(q, heads)  kh = Reshape(k, heads)  vh = Reshape(v, heads)"
+        "   qt = Transpose<perm=[0,2,1,3]>(qh)  kt = Transpose<perm=[0,2,3,1]>(kh)  vt = Transpose<perm=[0,2,1,3]>(vh)"
+        "   s = MatMul(qt, kt)  p = Softmax(s)  o = MatMul(p, vt)  ot = Transpose<perm=[0,2,1,3]>(o)"
+        "   m = Reshape(ot, back)  y = MatMul(m, wo) }"),
+        (2, 3, 4), [("wo", 0)], 1,
+    ),
+    "a gate": (
+        ("(float[N,3,4,4] x, float[8,3,1,1] w1, float[4,8,1,1] w2, float[8,4,1,1] w3, float[5,8,1,1] w4)"
+        " => (float[N,5,4,4] y)"
+        " { a = Conv(x, w1)  g = GlobalAveragePool(a)  h = Conv(g, w2)  i = Conv(h, w3)  j = Sigmoid(i)"
+        "   k = Mul(a, j)  y = Conv(k, w4) }"),
+        (2, 3, 4, 4), [("w2", 1), ("w3", 1), ("w4", 1)], 2,
+    ),
+}  # fmt: skip
+INTEGERS = {
+    "shape": np.array([-1, 32]),
+    "heads": np.array([0, 0, 4, 2]),
+    "back": np.array([0, 0, 8]),
+}
+
+
+def build(make: Any, name: str) -> ir.Model:
+    """A graph of the table with seeded weights."""
+    text = GRAPHS[name][0]
+    given = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["": 20]>\ng {text}').graph.inputs
+    r = np.random.default_rng(1)
+    constants = {}
+    for value in given[1:]:
+        shape = tuple(value.shape.numpy())
+        values = np.abs(r.normal(size=shape)) if value.name == "v" else r.normal(size=shape)
+        constants[value.name] = INTEGERS.get(value.name, values.astype(np.float32))
+    return make(f"g {text}", **constants)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_without_channels_as_if_nobody_read_them(make, run_ort, name) -> None:
+    _, shape, readers, count = GRAPHS[name]
+    model = build(make, name)
+    channels = trace(model)
+    layers = layers_of(channels, {})
+    assert len(layers) == count
+    r = np.random.default_rng(2)
+    removed = {
+        c
+        for found in layers
+        for c in r.permutation(found.classes)[: max(1, len(found.classes) // 2)]
+    }
+    blind, small = model.clone(), model.clone()
+    for weight, axis in readers:
+        array = blind.graph.initializers[weight].const_value.numpy().copy()
+        gone = np.isin(channels.classes(channels.constants[weight, axis]), list(removed))
+        np.moveaxis(array, axis, 0)[gone] = 0
+        blind.graph.initializers[weight].const_value = ir.tensor(array, name=weight)
+    copied = trace(small)
+    shrink(small, copied, removed)
+    assert facts(small).parameters < facts(model).parameters
+    x = {"x": r.normal(size=shape).astype(np.float32)}
+    np.testing.assert_allclose(run_ort(small, x)[0], run_ort(blind, x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a = Conv(x, w1)  y = Softmax<axis=1>(a)", "Softmax"),
+        ("a = Conv(x, w1)  y = CumSum(a, k)", "CumSum.* has no rule"),
+        ("a = Conv(x, w1)  y = Add(a, x)", "meets x, which has no channels"),
+        ("a = Conv(x, w1)  y = ReduceMean(a, k)", "sums over them"),
+        ("y = Conv(x, w1)", "is an output"),
+    ],
+)
+def test_channels_that_must_stay(make, text, reason) -> None:
+    model = make(
+        f"g (float[N,4,2,2] x, float[4,4,1,1] w1, int64 k) => (float[N,4,2,2] y) {{ {text} }}",
+        w1=np.ones((4, 4, 1, 1), np.float32), k=np.array(1),
+    )  # fmt: skip
+    channels = trace(model)
+    assert layers_of(channels, {}) == []
+    with pytest.raises(UsageError, match=f"only 100.0 % is left.*{reason}"):
+        choose(model, channels, {}, target=0.5, counted="macs", multiple=1)
+
+
+def test_the_least_important_go_in_multiples(make) -> None:
+    model = build(make, "chain")
+    channels = trace(model)
+    (layer,) = layers_of(channels, {})
+    importance = {c: float(i) for i, c in enumerate(layer.classes)}
+    gone = choose(model, channels, importance, target=0.8, counted="parameters", multiple=4)
+    assert gone == set(layer.classes[:4])
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "activation"])
+@pytest.mark.parametrize("counted", ["macs", "parameters"])
+def test_the_budget_is_kept(network, batches, importance, counted) -> None:
+    small, _ = prune_channels(
+        network, [(b, None) for b in batches], None,
+        importance=importance, target=0.5, counted=counted, multiple=1,
+    )  # fmt: skip
+    before, after = (getattr(facts(m), counted) for m in (network, small))
+    assert 0.35 * before < after <= 0.5 * before
+
+
+def test_dead_channels_go_first(make, run_ort) -> None:
+    """Nothing is lost where half of the channels do nothing."""
+    model = build(make, "chain")
+    w = model.graph.initializers["w2"].const_value.numpy().copy()
+    w[:, ::2] = 0
+    model.graph.initializers["w2"].const_value = ir.tensor(w, name="w2")
+    torch = pytest.importorskip("torch")
+
+    def loss(module: Any, feeds: Any, labels: Any) -> Any:
+        return torch.square(module.run(feeds)["y"]).mean()
+
+    x = {"x": np.random.default_rng(3).normal(size=(4, 3, 4, 4)).astype(np.float32)}
+    small, _ = prune_channels(
+        model, [(x, None)], loss, importance="taylor", target=0.5, counted="macs", multiple=1
+    )
+    np.testing.assert_allclose(run_ort(small, x)[0], run_ort(model, x)[0], rtol=1e-4, atol=1e-5)
