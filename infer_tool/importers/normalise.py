@@ -9,6 +9,7 @@ import onnx_ir as ir
 from infer_runtime.errors import ModelError
 from infer_tool.importers.contrib import expand_contrib, has_contrib, own_contrib
 from infer_tool.importers.lower_opset import lower_opset
+from infer_tool.importers.names import Names
 from infer_tool.importers.opset import convert_opset
 from infer_tool.quiet import quiet
 from passes.facts import opset
@@ -127,7 +128,7 @@ def _strip(model: ir.Model) -> None:
 
 def _name_nodes(model: ir.Model) -> None:
     """Every node gets a unique name; a name that is unique already stays."""
-    names = _Names()
+    names = Names()
     for node in _all_nodes(model):
         node.name = names.claim(node.name or node.op_type.lower())
 
@@ -138,7 +139,7 @@ def _name_values(model: ir.Model) -> None:
     The two branches of an If may use one name for two values, which ONNX allows and nothing that
     looks values up by name survives.
     """
-    names = _Names()
+    names = Names()
     seen: set[int] = set()
     for value in _values(model):
         if id(value) in seen:
@@ -167,22 +168,6 @@ def _all_nodes(model: ir.Model) -> Iterable[ir.Node]:
 def bodies(model: ir.Model) -> list[ir.Graph | ir.Function]:
     """What has nodes and opsets of its own."""
     return [model.graph, *model.functions.values()]
-
-
-class _Names:
-    """Hands each name out once; the next who asks gets a number added."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-        self._numbers: dict[str, int] = {}
-
-    def claim(self, base: str) -> str:
-        name = base
-        while name in self._taken:
-            self._numbers[base] = self._numbers.get(base, 0) + 1
-            name = f"{base}_{self._numbers[base]}"
-        self._taken.add(name)
-        return name
 
 
 def _infer_types(model: ir.Model) -> None:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from infer_runtime.errors import ModelError
 from infer_runtime.evaluate import run_node
+from infer_tool.importers.names import Names
 from passes.symbolic import node_elements
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ class Builder:
         self.opset = opset
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="tflite")
         self._open = [self.graph]
-        self._taken: set[str] = set()
-        self._numbers: dict[str, int] = {}
+        self._names = Names()
         self._constants: dict[Any, ir.Value] = {}
         self._elements: dict[int, Dims] = {}
         self._count = 0
@@ -104,12 +104,7 @@ class Builder:
 
     def name(self, base: str) -> str:
         """A name that nobody has."""
-        name = base
-        while name in self._taken:
-            self._numbers[base] = self._numbers.get(base, 0) + 1
-            name = f"{base}_{self._numbers[base]}"
-        self._taken.add(name)
-        return name
+        return self._names.claim(base)
 
     def inside(
         self, inputs: Sequence[ir.Value], body: Callable[[], Sequence[ir.Value]]
