@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-CALIBRATION_BATCHES = 16
+CALIBRATION_BATCHES = 8
 NOT_FASTER = (
     "the zeros make the file smaller, not faster: engines multiply by them like by any other "
     "number; for speed prune channels with --target-macs"

@@ -58,7 +58,8 @@ class Movement:
                 for name, total in self._sums.items():
                     value = module.parameters[name]
                     if value.grad is not None:
-                        whole = torch.where(gone[name], stale[name], value) if gone else value
+                        masked = gone.get(name)
+                        whole = value if masked is None else value.where(~masked, stale[name])
                         total.sub_(value.grad * whole)
 
         return project

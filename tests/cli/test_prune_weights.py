@@ -87,7 +87,7 @@ def test_without_training(cli, samples, tmp_path) -> None:
     [
         (["--sparsity", "0%"], 2, "more than 0%"),
         (["--sparsity", "100%"], 2, "less than 100%"),
-        (["--sparsity", "99.99%"], 2, "leaves nothing of a weight"),
+        (["--sparsity", "99.999%"], 2, "leaves nothing of a weight"),
         (["--sparsity", "80%", "--pattern", "2:4"], 2, "give one of"),
         (["--sparsity", "80%", "--target-macs", "50%"], 2, "give one of"),
         (["--pattern", "4:2"], 2, "expected N:M"),
