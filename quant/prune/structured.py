@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from passes.base import Refusal
 from passes.graph import forget_names
 from passes.infer_shapes import InferShapes
+from passes.remove_unused import RemoveUnused
 from passes.verify import verify
 from quant.prune.budget import choose, choose_evenly
 from quant.prune.channels import trace
@@ -86,6 +87,7 @@ def _without(
 ) -> tuple[ir.Model, tuple[Refusal, ...]]:
     reasons = sorted(set(channels.pinned.values()))
     shrink(copy, channels, removed)
+    RemoveUnused().apply(copy)
     InferShapes().apply(copy)
     verify(copy)
     return copy, tuple(Refusal("-", "-", reason) for reason in reasons)
