@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from infer_runtime.errors import UsageError
 from infer_tool.compress import finish, start
+from infer_tool.latency_budget import find_share, judge, parse_limit
 from infer_tool.ledger import set_facts, stage
 from infer_tool.sparsify import element_budget, prune_elements, round_options
 from infer_tool.training import raise_stopped, torch_threads
 from infer_tool.units import parse_share
 from passes.facts import facts
 from quant.prune.config import PruneConfig
-from quant.prune.structured import prune_channels
+from quant.prune.structured import prune_channels, score_channels
 from quant.train.module import Trainable
 
 if TYPE_CHECKING:
@@ -22,13 +24,15 @@ if TYPE_CHECKING:
 
     from infer_tool.compress import Start
     from infer_tool.config import Prune
+    from infer_tool.latency_budget import Candidate
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
+    from quant.prune.importance import Scores
     from quant.train.loop import Training
 
 IMPORTANCE_BATCHES = 16
 ELEMENTS = ("sparsity", "pattern")
-BUDGETS = ("target_macs", "target_params", *ELEMENTS)
+BUDGETS = ("target_macs", "target_params", "target_latency", *ELEMENTS)
 OF_ELEMENTS, OF_CHANNELS = ("method", "uniform", "store"), ("importance", "multiple")
 
 
@@ -48,7 +52,7 @@ def run(config: Prune, ui: Terminal) -> Report:
     with torch_threads(config.train_threads):
         if option in ELEMENTS:
             return _run_elements(config, ui)
-        return _run(config, ui, *_budget(config, option))
+        return _run_channels(config, ui, option)
 
 
 def _run_elements(config: Prune, ui: Terminal) -> Report:
@@ -60,9 +64,13 @@ def _run_elements(config: Prune, ui: Terminal) -> Report:
     return begun.report
 
 
-def _run(config: Prune, ui: Terminal, counted: str, target: float) -> Report:
+def _run_channels(config: Prune, ui: Terminal, option: str) -> Report:
+    limit = parse_limit(config) if option == "target_latency" else None
+    counted, target = ("macs", 0.0) if limit else _budget(config, option)
     begun = start("prune", config, ui)
     model = begun.source
+    if limit:
+        target = find_share(begun, ui, config, limit, _candidates(begun, config))
     for number in range(1, config.rounds + 1):
         wanted = target ** (number / config.rounds)
         model = _prune(begun, ui, config, model, counted, wanted)
@@ -73,9 +81,27 @@ def _run(config: Prune, ui: Terminal, counted: str, target: float) -> Report:
         if training.stopped is not None:
             _check_reached(number, config, training)
             break
-    finish(begun, ui, config, model, module.values)
+    finish(begun, ui, config, model, module.values, partial(judge, limit) if limit else _no_judge)
     raise_stopped(begun.report, config, training)
     return begun.report
+
+
+def _no_judge(report: Report) -> None:
+    """No gates beside those of the options."""
+
+
+def _candidates(begun: Start, config: Prune) -> Candidate:
+    """The source pruned to a share of its MACs, by scores that are found once."""
+    scores = _scores(begun, config, begun.source)
+    multiple = config.multiple
+    return lambda share: prune_channels(
+        begun.source, scores, target=share, counted="macs", multiple=multiple
+    )[0]
+
+
+def _scores(begun: Start, config: Prune, model: ir.Model) -> Scores:
+    samples = islice(begun.lesson.samples.epoch(0), IMPORTANCE_BATCHES)
+    return score_channels(model, list(samples), begun.lesson.loss, config.importance)
 
 
 def _budget_option(config: Prune) -> str:
@@ -122,12 +148,9 @@ def _prune(
     source, before = facts(begun.source), facts(model)
     left = getattr(before, counted) / max(getattr(source, counted), 1)
     with ui.step(f"prune to {100 * wanted:.1f} %"), stage(begun.report, "prune") as line:
-        samples = islice(begun.lesson.samples.epoch(0), IMPORTANCE_BATCHES)
         pruned, refusals = prune_channels(
             model,
-            list(samples),
-            begun.lesson.loss,
-            importance=config.importance,
+            _scores(begun, config, model),
             target=min(wanted / left, 1.0),
             counted=counted,
             multiple=config.multiple,

@@ -25,6 +25,14 @@ class PruneConfig:
         default="",
         metadata={"help": "Share of the parameters that may stay, e.g. 50%.", "metavar": "SHARE"},
     )
+    target_latency: str = field(
+        default="",
+        metadata={
+            "help": "Share of the source's time on --engine that the result may take, e.g. 60%, "
+            "or a time, e.g. 5ms: channels go until measured candidates keep it.",
+            "metavar": "TIME",
+        },
+    )
     importance: Importance = field(
         default="taylor",
         metadata={

@@ -13,7 +13,7 @@ from passes.facts import facts
 from quant.prune.budget import choose, layers_of
 from quant.prune.channels import trace
 from quant.prune.shrink import shrink
-from quant.prune.structured import prune_channels
+from quant.prune.structured import prune_channels, score_channels
 
 # Text, shape of x, weights that read channels as (name, axis), layers that can be pruned.
 GRAPHS: dict[str, tuple[str, tuple[int, ...], list[tuple[str, int]], int]] = {
@@ -193,10 +193,8 @@ def test_the_least_important_go_in_multiples(make) -> None:
 @pytest.mark.parametrize("importance", ["magnitude", "activation"])
 @pytest.mark.parametrize("counted", ["macs", "parameters"])
 def test_the_budget_is_kept(network, batches, importance, counted) -> None:
-    small, _ = prune_channels(
-        network, [(b, None) for b in batches], None,
-        importance=importance, target=0.5, counted=counted, multiple=1,
-    )  # fmt: skip
+    scores = score_channels(network, [(b, None) for b in batches], None, importance)
+    small, _ = prune_channels(network, scores, target=0.5, counted=counted, multiple=1)
     before, after = (getattr(facts(m), counted) for m in (network, small))
     assert 0.35 * before < after <= 0.5 * before
 
@@ -213,7 +211,6 @@ def test_dead_channels_go_first(make, run_ort) -> None:
         return torch.square(module.run(feeds)["y"]).mean()
 
     x = {"x": np.random.default_rng(3).normal(size=(4, 3, 4, 4)).astype(np.float32)}
-    small, _ = prune_channels(
-        model, [(x, None)], loss, importance="taylor", target=0.5, counted="macs", multiple=1
-    )
+    scores = score_channels(model, [(x, None)], loss, "taylor")
+    small, _ = prune_channels(model, scores, target=0.5, counted="macs", multiple=1)
     np.testing.assert_allclose(run_ort(small, x)[0], run_ort(model, x)[0], rtol=1e-4, atol=1e-5)
