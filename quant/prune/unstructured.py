@@ -97,8 +97,7 @@ def sparsify(
         masks[weight.name] = new != 0
         if met is not None:
             _correct_bias(weight, new, met)
-        value = copy.graph.initializers.get(weight.name, weight.site.weight)
-        value.const_value = ir.tensor(new, name=weight.name)
+        weight.site.weight.const_value = ir.tensor(new, name=weight.name)
     return Sparsified(copy, masks, tuple(refusals))
 
 
@@ -164,11 +163,12 @@ def _reconstructed(weight: Weight, kept: int | Pattern, met: Moments) -> Array:
 
 
 def _bias(weight: Weight) -> Array | None:
-    """A constant bias that only this layer reads, one element for each output."""
+    """A constant bias of one element for each output, where only this layer reads both."""
     node = weight.site.node
     value = argument(node, 2)
     found = None if node.op_type == "MatMul" else constant(value)
-    if found is None or value is None or len(list(value.uses())) > 1:
+    shared = any(v is None or len(list(v.uses())) > 1 for v in (value, weight.site.weight))
+    if found is None or shared:
         return None
     outputs = weight.array.shape[weight.site.channel % weight.array.ndim]
     scaled = node.attributes.get_float("beta", 1.0) != 0
@@ -178,7 +178,7 @@ def _bias(weight: Weight) -> Array | None:
 def _correct_bias(weight: Weight, new: Array, met: Moments) -> None:
     """Nagel et al. 2019, section 4.2: the mean of what is gone, E[(W - W') x]."""
     node, bias = weight.site.node, _bias(weight)
-    if bias is None or len(list(weight.site.weight.uses())) > 1:
+    if bias is None:
         return
     missed = rows_of(node, weight.array.astype(np.float64) - new)
     shift = np.einsum("gok,gk->go", missed, met.mean).reshape(bias.shape)
