@@ -96,7 +96,7 @@ def sparsify(
         new = _pruned(weight, kept, method, met, given)
         masks[weight.name] = new != 0
         if met is not None:
-            _correct_bias(weight, new, met)
+            correct_bias(weight, new, met)
         weight.site.weight.const_value = ir.tensor(new, name=weight.name)
     return Sparsified(copy, masks, tuple(refusals))
 
@@ -152,7 +152,7 @@ def _wanda(weight: Weight, met: Moments) -> Array:
 
 def _reconstructed(weight: Weight, kept: int | Pattern, met: Moments) -> Array:
     node, array = weight.site.node, weight.array
-    second = met.second if _bias(weight) is None else met.centred
+    second = met.centred if has_bias(weight) else met.second
     rows = rows_of(node, array)
     # Neighbours in a pattern are input channels: the taps of a kernel come first.
     taps = rows.shape[2] // array.shape[weight.inner] if node.op_type == "Conv" else 1
@@ -160,6 +160,11 @@ def _reconstructed(weight: Weight, kept: int | Pattern, met: Moments) -> Array:
     new = np.empty(rows.shape, np.float32)
     new[:, :, order] = prune_rows(rows[:, :, order], second[:, order][:, :, order], kept)
     return weight_of(node, new, array.shape)
+
+
+def has_bias(weight: Weight) -> bool:
+    """Can `correct_bias` change anything?"""
+    return _bias(weight) is not None
 
 
 def _bias(weight: Weight) -> Array | None:
@@ -175,7 +180,7 @@ def _bias(weight: Weight) -> Array | None:
     return found if found.size == outputs and scaled else None
 
 
-def _correct_bias(weight: Weight, new: Array, met: Moments) -> None:
+def correct_bias(weight: Weight, new: Array, met: Moments) -> None:
     """Nagel et al. 2019, section 4.2: the mean of what is gone, E[(W - W') x]."""
     node, bias = weight.site.node, _bias(weight)
     if bias is None:
