@@ -92,7 +92,9 @@ def _no_judge(report: Report) -> None:
 
 def _candidates(begun: Start, config: Prune) -> Candidate:
     """The source pruned to a share of its MACs, by scores that are found once."""
-    scores = score_channels(begun.source, _samples(begun), begun.lesson.loss, config.importance)
+    scores = score_channels(
+        begun.source, _samples(begun), begun.lesson.sensitivity(), config.importance
+    )
     multiple = config.multiple
     return lambda share: prune_channels(
         begun.source, scores, target=share, counted="macs", multiple=multiple
@@ -150,7 +152,7 @@ def _prune(
         samples = _samples(begun)
         pruned, refusals = prune_channels(
             model,
-            score_channels(model, samples, begun.lesson.loss, config.importance),
+            score_channels(model, samples, begun.lesson.sensitivity(), config.importance),
             target=min(wanted / left, 1.0),
             counted=counted,
             multiple=config.multiple,
