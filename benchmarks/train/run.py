@@ -55,7 +55,7 @@ METHODS = {
     ),
     "macs50": Method("prune", {"target_macs": "50%", "rounds": 3, "epochs": 40}, 2.0, 1.4),
     "macs25": Method("prune", {"target_macs": "25%", "rounds": 4, "epochs": 40}, 6.0),
-    "sparse80": Method("prune", {"sparsity": "80%", "rounds": 3, "epochs": 20}, 1.5, size=0.35),
+    "sparse80": Method("prune", {"sparsity": "80%", "rounds": 4, "epochs": 40}, 1.5, size=0.35),
 }
 
 

@@ -65,9 +65,11 @@ def test_without_labels(cli, samples, tmp_path) -> None:
     with np.load(samples / "digits.npz") as arrays:
         np.savez(data, image=arrays["image"])
     out = tmp_path / "small.onnx"
-    result = cli(*command(samples, out), "--data", data, "--importance", "activation")
+    result = cli(*command(samples, out), "--data", data, "--epochs", 0)
     assert result.status == 0, result.err
-    assert json.loads(result.out)["accuracy"]["metric"] == "cosine"
+    accuracy = json.loads(result.out)["accuracy"]
+    assert accuracy["metric"] == "cosine"
+    assert accuracy["candidate"] > 0.97  # what goes matters least, and the rest is fitted
     failed = cli(*command(samples, tmp_path / "o.onnx"), "--data", data, "--label-weight", 0.5)
     assert failed.status == 2
     assert "has no labels" in failed.err
