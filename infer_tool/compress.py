@@ -80,6 +80,7 @@ def finish(
     config: Compress,
     model: ir.Model,
     trained: Callable[[Mapping[str, Array]], dict[str, Array]],
+    judge: Callable[[Report], None] = lambda _: None,
 ) -> None:
     """Write the model when every engine computes what was trained, and the limits are kept.
 
@@ -89,6 +90,7 @@ def finish(
         config: the options.
         model: to be written.
         trained: the outputs of the module that was trained.
+        judge: adds gates of its own to what was measured.
 
     Raises:
         MismatchError: an engine computes another thing, or NaN.
@@ -104,6 +106,7 @@ def finish(
         report.artifact = describe_file(model, path, config.output)
         _measure(begun, ui, config, path)
         _warn(report)
+        judge(report)
         apply_gates(report, parse_limits(config))
 
     save_onnx(model, config.output, check=check, force=config.force)

@@ -339,7 +339,7 @@ class Compress(Talk, Output, ImportOptions, Shapes, Data, Evaluated, DropGate, T
 
 @dataclass(frozen=True, kw_only=True)
 class Prune(Compress, Explain, PruneConfig):
-    """Remove channels, train what is left, measure, and keep the limits."""
+    """Remove channels or weights, train what is left, measure, and keep the limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
