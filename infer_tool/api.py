@@ -48,6 +48,14 @@ def distill(teacher: str | PathLike[str], output: str | PathLike[str], **options
     return _call("distill", model=str(teacher), output=output, **options)
 
 
+def cluster(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Give weights few values and train them; options as in `infer_tool.config.Cluster`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("cluster", model=str(model), output=output, **options)
+
+
 def run(**options: Any) -> Report:
     """Repeat the command of a manifest (`locked`); options as in `infer_tool.config.Run`.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - the command line reads these annotations at run time
 
 from passes.config import OptimizeConfig
+from quant.cluster.config import ClusterConfig
 from quant.config import QuantizeConfig
 from quant.prune.config import PruneConfig
 from quant.train.config import TrainConfig
@@ -343,6 +344,11 @@ class Prune(Compress, Explain, PruneConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cluster(Compress, Explain, ClusterConfig):
+    """Give weights few values, train them, measure, and keep the limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Distill(Compress, Explain):
     """Train a smaller student to imitate its teacher."""
 
@@ -551,6 +557,7 @@ COMMANDS: dict[str, type[Talk]] = {
     "quantize": Quantize,
     "prune": Prune,
     "distill": Distill,
+    "cluster": Cluster,
     "run": Run,
     "verify": Verify,
     "bench": Bench,
