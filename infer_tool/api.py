@@ -56,6 +56,14 @@ def cluster(model: str | PathLike[str], output: str | PathLike[str], **options: 
     return _call("cluster", model=str(model), output=output, **options)
 
 
+def factorize(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Cut layers into two of low rank; options as in `infer_tool.config.Factorize`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("factorize", model=str(model), output=output, **options)
+
+
 def run(**options: Any) -> Report:
     """Repeat the command of a manifest (`locked`); options as in `infer_tool.config.Run`.
 

@@ -12,6 +12,7 @@ from pathlib import Path  # noqa: TC003 - the command line reads these annotatio
 from passes.config import OptimizeConfig
 from quant.cluster.config import ClusterConfig
 from quant.config import QuantizeConfig
+from quant.factorize.config import FactorizeConfig
 from quant.prune.config import PruneConfig
 from quant.train.config import TrainConfig
 
@@ -349,6 +350,11 @@ class Cluster(Compress, Explain, ClusterConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Factorize(Compress, Explain, FactorizeConfig):
+    """Cut layers into two of low rank, train them, measure, and keep the limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Distill(Compress, Explain):
     """Train a smaller student to imitate its teacher."""
 
@@ -558,6 +564,7 @@ COMMANDS: dict[str, type[Talk]] = {
     "prune": Prune,
     "distill": Distill,
     "cluster": Cluster,
+    "factorize": Factorize,
     "run": Run,
     "verify": Verify,
     "bench": Bench,
