@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Way = Literal["channel", "spatial"]
 
+ROUNDING = 1e-12  # of float32 numbers, squared
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -82,6 +84,10 @@ def moments_of(moments: Array, taps: tuple[int, ...], way: Way) -> Array:
 
 
 def lost(error: Array, rows: Array, moments: Array) -> float:
-    """Share of the variance of the outputs that an error [outputs, K] of the weights makes."""
+    """Share of the variance of the outputs that an error [outputs, K] of the weights makes.
+
+    What is below the rounding of float32 is nothing.
+    """
     whole = float(np.sum((rows @ moments) * rows))
-    return float(np.sum((error @ moments) * error)) / max(whole, np.finfo(np.float64).tiny)
+    share = float(np.sum((error @ moments) * error)) / max(whole, np.finfo(np.float64).tiny)
+    return share if share > ROUNDING else 0.0
