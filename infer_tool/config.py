@@ -12,6 +12,7 @@ from pathlib import Path  # noqa: TC003 - the command line reads these annotatio
 from passes.config import OptimizeConfig
 from quant.cluster.config import ClusterConfig
 from quant.config import QuantizeConfig
+from quant.distill.config import DistillConfig
 from quant.factorize.config import FactorizeConfig
 from quant.prune.config import PruneConfig
 from quant.train.config import TrainConfig
@@ -355,31 +356,10 @@ class Factorize(Compress, Explain, FactorizeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(Compress, Explain):
+class Distill(Compress, Explain, DistillConfig):
     """Train a smaller student to imitate its teacher."""
 
     model: str = field(metadata={"help": "The teacher.", "positional": True})
-    student: str = field(
-        default="",
-        metadata={
-            "help": "The model to train: any source of convert, with the inputs and outputs of "
-            "the teacher.",
-            "metavar": "MODEL",
-        },
-    )
-    shrink: float = field(
-        default=0.0,
-        metadata={
-            "help": "Make the student of the teacher: all layers keep this share of their "
-            "channels, e.g. 0.5.",
-            "min": 0,
-            "max": 1,
-        },
-    )
-    multiple: int = field(
-        default=8,
-        metadata={"help": "With --shrink, layers keep a multiple of this many.", "min": 1},
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
