@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from infer_tool.api import (
     bench,
+    cluster,
     convert,
     distill,
     doctor,
+    factorize,
     inspect,
     optimize,
     prune,
@@ -20,9 +22,11 @@ from infer_tool.api import (
 
 __all__ = [
     "bench",
+    "cluster",
     "convert",
     "distill",
     "doctor",
+    "factorize",
     "inspect",
     "optimize",
     "prune",

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - the command line reads these annotations at run time
 
 from passes.config import OptimizeConfig
+from quant.cluster.config import ClusterConfig
 from quant.config import QuantizeConfig
+from quant.distill.config import DistillConfig
+from quant.factorize.config import FactorizeConfig
 from quant.prune.config import PruneConfig
 from quant.train.config import TrainConfig
 
@@ -343,31 +346,20 @@ class Prune(Compress, Explain, PruneConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(Compress, Explain):
+class Cluster(Compress, Explain, ClusterConfig):
+    """Give weights few values, train them, measure, and keep the limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factorize(Compress, Explain, FactorizeConfig):
+    """Cut layers into two of low rank, train them, measure, and keep the limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(Compress, Explain, DistillConfig):
     """Train a smaller student to imitate its teacher."""
 
     model: str = field(metadata={"help": "The teacher.", "positional": True})
-    student: str = field(
-        default="",
-        metadata={
-            "help": "The model to train: any source of convert, with the inputs and outputs of "
-            "the teacher.",
-            "metavar": "MODEL",
-        },
-    )
-    shrink: float = field(
-        default=0.0,
-        metadata={
-            "help": "Make the student of the teacher: all layers keep this share of their "
-            "channels, e.g. 0.5.",
-            "min": 0,
-            "max": 1,
-        },
-    )
-    multiple: int = field(
-        default=8,
-        metadata={"help": "With --shrink, layers keep a multiple of this many.", "min": 1},
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -567,6 +559,8 @@ COMMANDS: dict[str, type[Talk]] = {
     "quantize": Quantize,
     "prune": Prune,
     "distill": Distill,
+    "cluster": Cluster,
+    "factorize": Factorize,
     "run": Run,
     "verify": Verify,
     "bench": Bench,

@@ -11,6 +11,7 @@ from infer_runtime.errors import UsageError
 from passes.base import is_op
 from passes.graph import is_constant
 from quant.train.fake import FAKE, TRAIN_DOMAIN
+from quant.train.palette import FAKE_PALETTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +73,9 @@ def parameters_of(model: ir.Model) -> dict[str, Parameter]:
 def _roles(node: ir.Node) -> Iterator[tuple[int, str]]:
     if (node.domain, node.op_type) == (TRAIN_DOMAIN, FAKE):
         yield 0, node.attributes.get_string("role", "weight")
+        yield 1, "scale"
+    if (node.domain, node.op_type) == (TRAIN_DOMAIN, FAKE_PALETTE):
+        yield 0, "weight"
         yield 1, "scale"
     if not is_op(node, node.op_type):
         return
