@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_native.kernels import vnni
+from infer_native.kernels import vnni, winograd
 from infer_native.kernels.blocked_conv import conv
 from infer_native.kernels.blocked_pool import pad, pool
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
@@ -21,12 +21,18 @@ from infer_native.kernels.recurrent import GATES
 from infer_native.kernels.transposed_conv import apart, shared, shares, wide
 from infer_native.kernels.vnni_ops import GROUP
 
+# What other work takes beside a vector multiply-add.
+IN_POINT, OUT_POINT = 18.0, 12.0  # a vector of a tile to a point, and back
+STREAM = 6.0  # bytes of weights from beyond the second cache in the time of one multiply-add
+WORTH = 0.9  # the transformed weights take room: below this share of the direct sum
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from infer_native.isa import Isa
     from infer_native.kernels import Code
     from infer_native.program import Layer
+    from infer_runtime.ops.window import Window
 
     Chosen = Callable[[Layer], Code]
 
@@ -92,11 +98,38 @@ def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
         return lambda fast: narrow_conv(fast, isa, where, filters, start, epilogue, factor)
     if group == 1 and reads_plain(layer, isa):
         return lambda fast: conv_of_plain(fast, isa, where, filters, start, epilogue)
+    if group == 1 and (size := winograd_size(layer, isa, where)):
+        return lambda fast: winograd.conv(fast, isa, where, filters, start, epilogue, size)
     if group == 1:
         return lambda fast: conv(fast, isa, where, filters, start, epilogue)
     if group == x.shape[1] == filters.shape[0] and fits(where):
         return lambda fast: depthwise(fast, isa, where, filters, start, epilogue)
     return None
+
+
+def winograd_size(layer: Layer, isa: Isa, where: Window) -> int:
+    """Outputs along a side of a tile of Winograd's algorithm; 0 where a direct sum is cheaper."""
+    if where.kernel != (3, 3) or where.strides != (1, 1) or where.dilations != (1, 1):
+        return 0
+    costs = {size: winograd_cost(layer, isa, size) for size in (0, *winograd.POINTS)}
+    best = min(costs, key=lambda size: costs[size])
+    return best if costs[best] < WORTH * costs[0] else 0
+
+
+def winograd_cost(layer: Layer, isa: Isa, size: int) -> float:
+    """Vector multiply-adds and what takes as long; size 0 is the direct sum."""
+    samples, _, rows, out = layer.output().shape
+    outputs, inputs = layer.input(1).shape[:2]
+    columns, blocks = -(-outputs // isa.lanes), -(-inputs // isa.lanes)
+    if not size:
+        return float(samples * rows * out * 9 * inputs * columns)
+    points, tiles = (size + 2) ** 2, -(-rows // size) * -(-out // size)
+    count = winograd.chunk(tiles, blocks * isa.lanes, columns * isa.lanes, size)
+    products = points * tiles * inputs * columns
+    transforms = tiles * points * (IN_POINT * blocks + OUT_POINT * columns)
+    weights = 4 * points * inputs * columns * isa.lanes
+    far = -(-tiles // count) * weights if weights > winograd.SECOND_CACHE else 0
+    return samples * (max(products, far / STREAM) + transforms)
 
 
 def fast_integer(layer: Layer, isa: Isa) -> Chosen | None:
