@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_native.kernels import vnni, winograd
+from infer_native.kernels import vnni, vnni_bytes, vnni_matmul, winograd
 from infer_native.kernels.blocked_conv import conv
 from infer_native.kernels.blocked_pool import pad, pool
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
@@ -18,6 +18,7 @@ from infer_native.kernels.geometry import window_of
 from infer_native.kernels.movement import pad_begins
 from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
 from infer_native.kernels.recurrent import GATES
+from infer_native.kernels.resize import nearest, nearest_pixels
 from infer_native.kernels.transposed_conv import apart, shared, shares, wide
 from infer_native.kernels.vnni_ops import GROUP
 
@@ -25,6 +26,8 @@ from infer_native.kernels.vnni_ops import GROUP
 IN_POINT, OUT_POINT = 18.0, 12.0  # a vector of a tile to a point, and back
 STREAM = 6.0  # bytes of weights from beyond the second cache in the time of one multiply-add
 WORTH = 0.9  # the transformed weights take room: below this share of the direct sum
+
+_BYTES = {"_QTable": vnni_bytes.table, "_QAdd": vnni_bytes.add, "_QMul": vnni_bytes.multiply}
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,6 +141,11 @@ def fast_integer(layer: Layer, isa: Isa) -> Chosen | None:
         return None
     if layer.op == "_QMean" and len(layer.input(0).shape) == 4:
         return vnni.mean
+    if layer.op in _BYTES:
+        return _BYTES[layer.op]
+    if layer.op == "_QMatMul":
+        multiple = layer.attrs["linear"].weights.shape[1] % GROUP == 0
+        return vnni_matmul.matmul if multiple and _in_range(layer) else None
     if layer.op == "_QGemm" and layer.attrs["linear"].weights.shape[1] % GROUP == 0:
         return vnni.gemm
     if layer.op != "_QConv" or len(layer.input(0).shape) != 4:
@@ -206,6 +214,17 @@ def fast_pad(layer: Layer) -> Chosen | None:
     value = layer.constant(2)
     number = 0.0 if value is None else float(value.reshape(()))
     return lambda fast: pad(fast, begins[2:], number, x[1])
+
+
+def fast_resize(layer: Layer) -> Chosen | None:
+    """For a Resize to the nearest neighbour, of any type, that leaves the channels alone."""
+    x, y = layer.input(0), layer.output()
+    if layer.op != "Resize" or layer.attrs.get("mode", "nearest") != "nearest":
+        return None
+    if len(x.shape) != 4 or x.shape[:2] != y.shape[:2] or not y.size or not x.size:
+        return None
+    tables = nearest(layer)
+    return lambda fast: nearest_pixels(fast, tables)
 
 
 def _is_float_image(layer: Layer) -> bool:
