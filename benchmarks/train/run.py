@@ -1,6 +1,7 @@
 """Training on CIFAR-10 in numbers: what each method costs and gains on ResNet8.
 
-    python benchmarks/train/run.py METHOD... [--data FILE] [--model FILE] [--seeds 2] [--epochs N] [--time-budget 20min]
+    python benchmarks/train/run.py METHOD... [--data FILE] [--model FILE] [--seeds 2] [--epochs N]
+        [--time-budget 20min]
 
 METHOD is one of those of the table below, or all. Each is one command of the tool, with a budget of
 20 minutes; accuracy is of the 2,500 test images, which nothing is trained on or chosen by. Exits 1
@@ -68,7 +69,7 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--time-budget", default="20min", help="of each command, on an idle machine")
+    parser.add_argument("--time-budget", default="20min", help="of each command")
     options = parser.parse_args()
     names = list(METHODS) if "all" in options.methods else options.methods
     with tempfile.TemporaryDirectory() as folder:
@@ -103,9 +104,10 @@ def measured(name: str, options: argparse.Namespace, data: tuple[Path, Path], wo
     good = drop <= method.drop and faster >= (method.speed_up or 0)
     good &= method.size is None or size <= method.size
     early = sum(not r.passed for r in reports)
+    seeds = " ".join(f"{d:.2f}" for d in drops)
     print(
         f"{name:<8} drop {drop:6.2f} points (asked {method.drop:g}), {faster:.2f}x, "
-        f"MACs {100 * macs:.0f} %, bytes {100 * size:.0f} %, seeds {' '.join(f'{d:.2f}' for d in drops)}"
+        f"MACs {100 * macs:.0f} %, bytes {100 * size:.0f} %, seeds {seeds}"
         f"{f', {early} ended by the clock' if early else ''}: {'ok' if good else 'MISSED'}",
         flush=True,
     )
