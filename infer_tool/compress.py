@@ -25,6 +25,7 @@ from infer_tool.steps import (
 )
 from infer_tool.training import Lesson, open_parts
 from passes.config import OptimizeConfig
+from quant.sparse import restore_dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,6 +71,7 @@ def start(command: str, config: Compress, ui: Terminal) -> Start:
     feeds = source_feeds(imported, config.seed, config.shape)
     passes = OptimizeConfig(seed=config.seed)
     prove_import(report, ui, imported, feeds, passes.tolerance)
+    restore_dense(imported.model)
     source = optimise(report, ui, imported.model, passes, feeds)
     return Start(report, source, Lesson(config, source, data), evaluation)
 

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import onnx_ir as ir
 
-from passes.graph import is_constant
+from infer_runtime.evaluate import run_node
+from passes.base import is_op
+from passes.facts import opset
+from passes.graph import add_initializer, constant, is_constant
+from passes.remove_unused import RemoveUnused
 from quant.domain import DOMAIN, Body, add_function
 from quant.packing import pack, unpack, unpacked_bits
 from quant.store import FORMAT_KEY, WEIGHT_KEY, Store
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 FARTHEST = 255  # a longer distance takes a zero in between
 NODES_BYTES = 1500  # of the operators and names that unpack one weight, where they are inlined
-_BITS, _GAPS = "Mask", "Gaps"
+_BITS, _KEY = "Mask", "sparse-"
 
 
 @dataclass(frozen=True)
@@ -111,11 +115,37 @@ def _replace(store: Store, value: ir.Value, sparse: Sparse) -> None:
     body = _from_mask if sparse.form == _BITS else _from_gaps
     add_function(store.model, sparse.form, ["places", "shape", "values"], body)
     node = ir.node(sparse.form, inputs, domain=DOMAIN)
-    node.metadata_props.update({FORMAT_KEY: f"sparse-{sparse.form.lower()}", WEIGHT_KEY: name})
+    node.metadata_props.update({FORMAT_KEY: f"{_KEY}{sparse.form.lower()}", WEIGHT_KEY: name})
     whole = store.place(node, f"{name}_u")
     whole.shape, whole.type = ir.Shape(sparse.shape), ir.TensorType(ir.DataType.FLOAT)
     value.replace_all_uses_with(whole)
     del store.model.graph.initializers[name]
+
+
+def restore_dense(model: ir.Model) -> None:
+    """Undo `store_sparse` in place, in a file that was read: weights are constants again."""
+    version = opset(model)
+    for node in list(model.graph):
+        if not node.metadata_props.get(FORMAT_KEY, "").startswith(_KEY):
+            continue
+        array, name = _computed(node.outputs[0], version), node.metadata_props.get(WEIGHT_KEY)
+        if array is None or node.outputs[0].is_graph_output():
+            continue
+        value = add_initializer(model.graph, name or "weight", array)
+        node.outputs[0].replace_all_uses_with(value)
+    RemoveUnused().apply(model)
+
+
+def _computed(value: ir.Value | None, version: int) -> Array | None:
+    """A value that follows from constants alone."""
+    node = None if value is None else value.producer()
+    if node is None:
+        return constant(value)
+    if is_op(node, "Constant"):
+        return node.attributes["value"].as_tensor().numpy() if "value" in node.attributes else None
+    read = [_computed(v, version) for v in node.inputs]
+    found = [a for a in read if a is not None]
+    return run_node(node, found, version)[0] if len(found) == len(read) else None
 
 
 def _from_mask(b: Body) -> ir.Value:

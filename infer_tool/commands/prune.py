@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from infer_tool.latency_budget import Candidate
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
-    from quant.prune.importance import Scores
+    from quant.prune.importance import Batch, Scores
     from quant.train.loop import Training
 
-IMPORTANCE_BATCHES = 16
+IMPORTANCE_BATCHES, FITTING_BATCHES = 16, 8
 ELEMENTS = ("sparsity", "pattern")
 BUDGETS = ("target_macs", "target_params", "target_latency", *ELEMENTS)
 OF_ELEMENTS, OF_CHANNELS = ("method", "uniform", "store"), ("importance", "multiple")
@@ -100,8 +100,12 @@ def _candidates(begun: Start, config: Prune) -> Candidate:
 
 
 def _scores(begun: Start, config: Prune, model: ir.Model) -> Scores:
-    samples = islice(begun.lesson.samples.epoch(0), IMPORTANCE_BATCHES)
-    return score_channels(model, list(samples), begun.lesson.loss, config.importance)
+    samples = _samples(begun, IMPORTANCE_BATCHES)
+    return score_channels(model, samples, begun.lesson.loss, config.importance)
+
+
+def _samples(begun: Start, batches: int) -> list[Batch]:
+    return list(islice(begun.lesson.samples.epoch(0), batches))
 
 
 def _budget_option(config: Prune) -> str:
@@ -154,6 +158,7 @@ def _prune(
             target=min(wanted / left, 1.0),
             counted=counted,
             multiple=config.multiple,
+            feeds=[feeds for feeds, _ in _samples(begun, FITTING_BATCHES)],
         )
         set_facts(line, before, facts(pruned))
         line.options = {f.name: getattr(config, f.name) for f in fields(PruneConfig)}

@@ -42,6 +42,7 @@ from passes.config import OptimizeConfig
 from passes.facts import facts
 from quant import quantize_model
 from quant.config import QuantizeConfig
+from quant.sparse import restore_dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,6 +93,7 @@ def run(config: Quantize, ui: Terminal) -> Report:
     feeds = source_feeds(imported, config.seed, config.shape)
     passes = OptimizeConfig(seed=config.seed)
     prove_import(report, ui, imported, feeds, passes.tolerance)
+    restore_dense(imported.model)
     source = optimise(report, ui, imported.model, passes, feeds)
     trained = None
     if config.scheme == "auto":

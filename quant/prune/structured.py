@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from passes.base import Refusal
 from passes.graph import forget_names
@@ -12,16 +12,20 @@ from passes.verify import verify
 from quant.prune.budget import choose, choose_evenly
 from quant.prune.channels import trace
 from quant.prune.importance import by_activation, by_magnitude, by_taylor
+from quant.prune.refit import refit
 from quant.prune.shrink import shrink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import numpy as np
     import onnx_ir as ir
 
     from quant.prune.channels import Channels
     from quant.prune.config import Importance
     from quant.prune.importance import Batch, Loss, Scores
+
+    Array = np.ndarray[Any, Any]
 
 
 def score_channels(
@@ -45,7 +49,13 @@ def score_channels(
 
 
 def prune_channels(
-    model: ir.Model, scores: Scores, *, target: float, counted: str, multiple: int
+    model: ir.Model,
+    scores: Scores,
+    *,
+    target: float,
+    counted: str,
+    multiple: int,
+    feeds: Sequence[Mapping[str, Array]] = (),
 ) -> tuple[ir.Model, tuple[Refusal, ...]]:
     """A copy of the model with fewer channels, and why the channels that stay had to.
 
@@ -55,6 +65,7 @@ def prune_channels(
         target: the share that may stay, 0 to 1.
         counted: macs or parameters.
         multiple: layers keep a multiple of this many channels.
+        feeds: inputs to fit the layers on that read fewer channels; without any they are cut.
 
     Raises:
         UsageError: the budget cannot be met.
@@ -64,6 +75,8 @@ def prune_channels(
     forget_names(copy)
     channels = trace(copy)
     removed = choose(copy, channels, scores, target=target, counted=counted, multiple=multiple)
+    if feeds:
+        refit(copy, channels, removed, feeds)
     return _without(copy, channels, removed)
 
 

@@ -96,9 +96,8 @@ def sparsify(
         new = _pruned(weight, kept, method, met, given)
         masks[weight.name] = new != 0
         if met is not None:
-            _correct_bias(weight, new, met)
-        value = copy.graph.initializers.get(weight.name, weight.site.weight)
-        value.const_value = ir.tensor(new, name=weight.name)
+            correct_bias(weight, new, met)
+        weight.site.weight.const_value = ir.tensor(new, name=weight.name)
     return Sparsified(copy, masks, tuple(refusals))
 
 
@@ -153,7 +152,7 @@ def _wanda(weight: Weight, met: Moments) -> Array:
 
 def _reconstructed(weight: Weight, kept: int | Pattern, met: Moments) -> Array:
     node, array = weight.site.node, weight.array
-    second = met.second if _bias(weight) is None else met.centred
+    second = met.centred if has_bias(weight) else met.second
     rows = rows_of(node, array)
     # Neighbours in a pattern are input channels: the taps of a kernel come first.
     taps = rows.shape[2] // array.shape[weight.inner] if node.op_type == "Conv" else 1
@@ -163,22 +162,28 @@ def _reconstructed(weight: Weight, kept: int | Pattern, met: Moments) -> Array:
     return weight_of(node, new, array.shape)
 
 
+def has_bias(weight: Weight) -> bool:
+    """Can `correct_bias` change anything?"""
+    return _bias(weight) is not None
+
+
 def _bias(weight: Weight) -> Array | None:
-    """A constant bias that only this layer reads, one element for each output."""
+    """A constant bias of one element for each output, where only this layer reads both."""
     node = weight.site.node
     value = argument(node, 2)
     found = None if node.op_type == "MatMul" else constant(value)
-    if found is None or value is None or len(list(value.uses())) > 1:
+    shared = any(v is None or len(list(v.uses())) > 1 for v in (value, weight.site.weight))
+    if found is None or shared:
         return None
     outputs = weight.array.shape[weight.site.channel % weight.array.ndim]
     scaled = node.attributes.get_float("beta", 1.0) != 0
     return found if found.size == outputs and scaled else None
 
 
-def _correct_bias(weight: Weight, new: Array, met: Moments) -> None:
+def correct_bias(weight: Weight, new: Array, met: Moments) -> None:
     """Nagel et al. 2019, section 4.2: the mean of what is gone, E[(W - W') x]."""
     node, bias = weight.site.node, _bias(weight)
-    if bias is None or len(list(weight.site.weight.uses())) > 1:
+    if bias is None:
         return
     missed = rows_of(node, weight.array.astype(np.float64) - new)
     shift = np.einsum("gok,gk->go", missed, met.mean).reshape(bias.shape)

@@ -76,15 +76,21 @@ def weights_of(
     refusals = []
     for site, reason in sites(model):
         weight = Weight(site)
-        reason = reason or _reason(weight, pattern)
-        if reason is None:
-            found.setdefault(weight.name, weight)
-        else:
+        reason = reason or _reason(model, weight, pattern)
+        other = found.setdefault(weight.name, weight) if reason is None else weight
+        if pattern is not None and other is not weight and other.inner != weight.inner:
+            del found[weight.name]
+            reason = (
+                f"its weight {weight.name} is read along another axis by {other.site.node.name}"
+            )
+        if reason is not None:
             refusals.append(Refusal(site.node.name or "?", site.node.op_type, reason))
     return list(found.values()), refusals
 
 
-def _reason(weight: Weight, pattern: Pattern | None) -> str | None:
+def _reason(model: ir.Model, weight: Weight, pattern: Pattern | None) -> str | None:
+    if model.graph.initializers.get(weight.name) is not weight.site.weight:
+        return f"its weight {weight.name} is in a branch or a loop"
     others = [n for n, _ in weight.site.weight.uses() if is_op(n, "Gather")]
     if others:
         return f"its weight {weight.name} is a table of {others[0].name}, which sums nothing"

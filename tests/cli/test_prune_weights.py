@@ -17,9 +17,16 @@ from passes.graph import constant
 pytest.importorskip("torch")
 
 
-def command(samples: Path, out: Path, *more: object) -> list[str]:
+def command(samples: Path, out: Path, *more: object, model: Path | None = None) -> list[str]:
     """Pruning of weights of a bundled network."""
-    words = ["prune", samples / "digits_cnn.onnx", "--data", samples / "digits.npz", "-o", out]
+    words = [
+        "prune",
+        model or samples / "digits_cnn.onnx",
+        "--data",
+        samples / "digits.npz",
+        "-o",
+        out,
+    ]
     return [str(w) for w in (*words, "--epochs", 2, "--runs", 0, "--json", *more)]
 
 
@@ -80,6 +87,10 @@ def test_without_training(cli, samples, tmp_path) -> None:
         "--epochs", 0,
     )  # fmt: skip
     assert result.status == 0, result.err
+    again = tmp_path / "again.onnx"
+    result = cli(*command(samples, again, "--sparsity", "90%", model=out), "--epochs", 0)
+    assert result.status == 0, result.err
+    assert again.stat().st_size < 0.6 * out.stat().st_size  # it saw all weights of the first
 
 
 @pytest.mark.parametrize(

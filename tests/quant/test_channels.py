@@ -214,3 +214,32 @@ def test_dead_channels_go_first(make, run_ort) -> None:
     scores = score_channels(model, [(x, None)], loss, "taylor")
     small, _ = prune_channels(model, scores, target=0.5, counted="macs", multiple=1)
     np.testing.assert_allclose(run_ort(small, x)[0], run_ort(model, x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_reads_is_fitted_to_what_is_left(make, run_ort, bias) -> None:
+    """Channels 4 to 7 are sums of the others: with the readers fitted nothing is lost."""
+    r = np.random.default_rng(4)
+    w = r.normal(size=(8, 3, 1, 1)).astype(np.float32)
+    w[4:] = np.einsum("ij,jchw->ichw", r.normal(size=(4, 3)), w[:3])
+    w[3] = 0.7 * w[0] - w[1]
+    last = ", b2" if bias else ""
+    model = make(
+        f"""g (float[N,3,4,4] x, float[8,3,1,1] w1, float[8] b1, float[5,8,3,3] w2, float[5] b2)
+        => (float[N,5,4,4] y)
+        {{ a = Conv(x, w1, b1)  y = Conv<pads=[1,1,1,1]>(a, w2{last}) }}""",
+        w1=w, b1=np.zeros(8, np.float32), w2=r.normal(size=(5, 8, 3, 3)).astype(np.float32),
+        b2=r.normal(size=5).astype(np.float32),
+    )  # fmt: skip
+    feeds = [{"x": r.normal(size=(64, 3, 4, 4)).astype(np.float32)} for _ in range(8)]
+    (layer,) = layers_of(trace(model), {})
+    scores = {c: float(i) for i, c in enumerate(layer.classes)}  # the first channels go
+    options = {"target": 0.55, "counted": "macs", "multiple": 4}
+    wanted = run_ort(model, feeds[0])[0]
+    lost = []
+    for given in ([], feeds):
+        small, _ = prune_channels(model, scores, **options, feeds=given)
+        assert small.graph.initializers["w2"].const_value.shape == (5, 4, 3, 3)
+        lost.append(float(((run_ort(small, feeds[0])[0] - wanted) ** 2).mean() / wanted.var()))
+    assert lost[0] > 0.2
+    assert lost[1] < 0.01

@@ -8,7 +8,8 @@ import pytest
 
 from infer_runtime import Session
 from quant.domain import inline_functions
-from quant.sparse import decode, encode, store_sparse
+from quant.sparse import decode, encode, restore_dense, store_sparse
+from quant.store import forget_formats
 
 RNG = np.random.default_rng(7)
 
@@ -72,3 +73,17 @@ def test_what_stays_dense(make) -> None:
     )  # fmt: skip
     assert store_sparse(model) == []
     assert not model.functions
+
+
+def test_what_is_read_again_has_its_weights(make) -> None:
+    """Under their names, so that other methods find them."""
+    w = sparse((32, 40), 0.3)
+    model = make("g (float[N,32] x, float[32,40] w) => (float[N,40] y) { y = MatMul(x, w) }", w=w)
+    store_sparse(model)
+    inline_functions(model)
+    forget_formats(model)
+    again = ir.from_proto(ir.to_proto(model))
+    restore_dense(again)
+    assert [n.op_type for n in again.graph] == ["MatMul"]
+    np.testing.assert_array_equal(again.graph.initializers["w"].const_value.numpy(), w)
+    assert list(again.graph.initializers) == ["w"]

@@ -10,6 +10,7 @@ import pytest
 
 from infer_runtime.errors import ModelError, UsageError
 from passes.graph import constant
+from passes.lift_constants import LiftConstants
 from quant.gptq import DAMPING
 from quant.prune.pattern import Pattern, parse_pattern
 from quant.prune.shares import kept_counts, largest_of_rows
@@ -172,6 +173,34 @@ def test_what_does_not_take_part(make) -> None:
     assert "table of n0" in reasons["n0"]
     assert "7 input channels are not divisible by 4" in reasons["n4"]
     assert "pruned by magnitude: wanda knows" in reasons["n5"]
+
+
+def test_a_weight_that_is_read_both_ways(make) -> None:
+    """No group of one product is a group of the other; single elements may go."""
+    model = make(
+        """g (float[N,16] x, float[16,16] w) => (float[N,16] y)
+        { a = MatMul(x, w)  y = Gemm<transB=1>(a, w) }""",
+        w=np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32),
+    )
+    assert set(sparsify(model, [], budget=0.5, method="magnitude").masks) == {"w"}
+    with pytest.raises(ModelError, match="w is read along another axis by n0"):
+        sparsify(model, [], budget=Pattern(2, 4), method="magnitude")
+
+
+def test_weights_of_branches_stay(make) -> None:
+    """They are used or not; what the main graph holds may lose elements."""
+    text = """g (float[N,16] x, bool c, float[16,16] w) => (float[N,16] y)
+    { z = MatMul(x, w)
+      y = If (c) <then_branch = t () => (float[N,16] u)
+            { k = Constant<value = float[16,8] {VALUES}>()  j = MatMul(z, k)  u = Concat<axis=-1>(j, j) },
+          else_branch = e () => (float[N,16] v) { v = Identity(z) }> }"""
+    values = ",".join(["1.0"] * 128)
+    w = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
+    model = make(text.replace("VALUES", values), w=w)
+    LiftConstants().apply(model)
+    done = sparsify(model, [], budget=0.5, method="magnitude")
+    assert set(done.masks) == {"w"}
+    assert any("in a branch or a loop" in r.reason for r in done.refusals)
 
 
 @pytest.mark.parametrize("text", ["2", "4:4", "0:4", "5:4", "2:64", "a:b", "-1:4", "2:4:8"])
