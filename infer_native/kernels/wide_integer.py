@@ -207,7 +207,7 @@ def _tile(rows: int, columns: int, step: int, lanes: int, unit: Unit, store: str
         "for (long y = 0; y < kh; y++) for (long x = 0; x < kw; x++) {",
         f"const {unit.ctype} *p = a + y * rs + x * ks;",
         f"for (long n = steps / {each}; n; n--) {{ const {unit.ctype} *next = p + aps;",
-        f"#pragma GCC unroll {min(each, 4)}",
+        "#pragma GCC unroll 1",  # gcc would add products of several steps first, and spill
         f"for (int u = 0; u < {each}; u++) {{ {inner} }} p = next; }}",
         f"for (long n = steps % {each}; n; n--) {{ {inner} }}",
         "}",
