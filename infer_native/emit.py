@@ -191,12 +191,14 @@ class _Writer:
         used = f"{helpers}\n{functions}"
         return (
             '#include "model.h"\n\n#include <math.h>\n#include <string.h>\n\n'
-            f"{vectors.prelude(self._isa)}\n{_prelude(used)}\n{helpers}\n{functions}\n\n"
+            f"{vectors.prelude(self._isa)}\n"
+            f"{vectors.integers(self._isa) if 'WDOT(' in used or 'q_v' in used else ''}"
+            f"{_prelude(used)}\n{helpers}\n{functions}\n\n"
             f"size_t model_arena_bytes(void) {{ return {arena.size}; }}\n"
             f"size_t model_weights_bytes(void) {{ return {self._weights.size}; }}\n\n"
             f"{self._signature()} {{\n{indent(self._guard())}\n"
             "  char *a = arena;\n  const char *w = weights;\n  (void)a;\n  (void)w;\n"
-            f"{indent(body)}\n  return MODEL_OK;\n}}\n"
+            f"{indent(body)}\n  return MODEL_OK;\n}}\n{vectors.closing(self._isa)}"
         )
 
     def _signature(self) -> str:

@@ -87,7 +87,7 @@ class _Assignment:
             return False
         first = layer.input(0)
         rows = layer.op in ("_QGemm", "_QMatMul") or (layer.op in BYTES and not self._follow(layer))
-        plain = rows or (layer.op == "_QConv" and reads_pixels(layer))
+        plain = rows or (layer.op == "_QConv" and reads_pixels(layer, self._isa))
         if plain:
             self._as_plain(first)
         else:

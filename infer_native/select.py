@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_native.kernels import vnni, vnni_bytes, vnni_matmul, winograd
+from infer_native.kernels import find_kernel, vnni, vnni_bytes, vnni_matmul, wide_integer, winograd
 from infer_native.kernels.blocked_conv import conv
 from infer_native.kernels.blocked_pool import pad, pool
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
@@ -136,18 +136,16 @@ def winograd_cost(layer: Layer, isa: Isa, size: int) -> float:
 
 
 def fast_integer(layer: Layer, isa: Isa) -> Chosen | None:
-    """For an integer layer, where the processor has the instruction that adds four products."""
-    if isa.name != "avx512":
+    """For an integer layer: VNNI where the processor has it, else sums of 16-bit products."""
+    if not isa.lanes:
         return None
-    if layer.op == "_QMean" and len(layer.input(0).shape) == 4:
-        return vnni.mean
+    wide = isa.name != "avx512"
     if layer.op in _BYTES:
-        return _BYTES[layer.op]
-    if layer.op == "_QMatMul":
-        multiple = layer.attrs["linear"].weights.shape[1] % GROUP == 0
-        return vnni_matmul.matmul if multiple and _in_range(layer) else None
-    if layer.op == "_QGemm" and layer.attrs["linear"].weights.shape[1] % GROUP == 0:
-        return vnni.gemm
+        return find_kernel(layer.op) if wide else _BYTES[layer.op]
+    if layer.op == "_QMean" and len(layer.input(0).shape) == 4:
+        return None if wide else vnni.mean
+    if layer.op in ("_QGemm", "_QMatMul"):
+        return _fast_rows(layer, isa)
     if layer.op != "_QConv" or len(layer.input(0).shape) != 4:
         return None
     x, filters, group = layer.input(0), layer.attrs["linear"].weights, layer.attrs.get("group", 1)
@@ -155,9 +153,21 @@ def fast_integer(layer: Layer, isa: Isa) -> Chosen | None:
     if not x.size or not layer.output().size or not _in_range(layer):
         return None
     depthwise_ = group == x.shape[1] == filters.shape[0] and group > 1
-    if group != 1 and not (depthwise_ and where.dilations[1] == 1):
+    if group != 1 and not (depthwise_ and (wide or where.dilations[1] == 1)):
         return None
+    if wide:
+        return lambda fast: wide_integer.conv(fast, isa, where, group)
     return lambda fast: vnni.conv(fast, where, group)
+
+
+def _fast_rows(layer: Layer, isa: Isa) -> Chosen | None:
+    if layer.op == "_QMatMul" and not _in_range(layer):
+        return None
+    if isa.name != "avx512":
+        return lambda fast: wide_integer.matmul(fast, isa)
+    if layer.attrs["linear"].weights.shape[1] % GROUP:
+        return None
+    return vnni.gemm if layer.op == "_QGemm" else vnni_matmul.matmul
 
 
 def _in_range(layer: Layer) -> bool:
@@ -168,8 +178,10 @@ def _in_range(layer: Layer) -> bool:
     return bool((largest * linear.scale.astype(np.float64)).max(initial=0) < 2**31)
 
 
-def reads_pixels(layer: Layer) -> bool:
+def reads_pixels(layer: Layer, isa: Isa) -> bool:
     """Is the input of an integer convolution read as it lies: a picture of a few channels?"""
+    if isa.name != "avx512":
+        return False
     channels = layer.attrs["linear"].weights.shape[1]
     return layer.attrs.get("group", 1) == 1 and bool(channels <= GROUP)
 

@@ -261,8 +261,8 @@ class Convert(Talk, Output, ImportOptions, Shapes, SizeGate, Explain, OptimizeCo
     isa: str = field(
         default="auto",
         metadata={
-            "help": "Instructions of emitted C: avx512, avx2, sse, neon, scalar. Default: the best "
-            "of this machine, or the smallest of --target."
+            "help": "Instructions of emitted C: avx512, avx2, sse, neon, dotprod, scalar. Default: "
+            "the best of this machine, or the smallest of --target."
         },
     )
     target: str = field(
