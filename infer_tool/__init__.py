@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from infer_tool.api import (
     bench,
+    binarize,
     convert,
     distill,
     doctor,
@@ -20,6 +21,7 @@ from infer_tool.api import (
 
 __all__ = [
     "bench",
+    "binarize",
     "convert",
     "distill",
     "doctor",

@@ -80,6 +80,8 @@ def finish(
     config: Compress,
     model: ir.Model,
     trained: Callable[[Mapping[str, Array]], dict[str, Array]],
+    *,
+    quantised: bool = False,
 ) -> None:
     """Write the model when every engine computes what was trained, and the limits are kept.
 
@@ -89,6 +91,7 @@ def finish(
         config: the options.
         model: to be written.
         trained: the outputs of the module that was trained.
+        quantised: does the model round values while it runs? Engines may differ by single steps.
 
     Raises:
         MismatchError: an engine computes another thing, or NaN.
@@ -100,7 +103,7 @@ def finish(
 
     def check(path: Path) -> None:
         wanted = [trained(feed) for feed in feeds]
-        check_file(report, ui, path, feeds, wanted, TOLERANCE)
+        check_file(report, ui, path, feeds, wanted, TOLERANCE, quantised)
         report.artifact = describe_file(model, path, config.output)
         _measure(begun, ui, config, path)
         _warn(report)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - the command line reads these annotations at run time
 
 from passes.config import OptimizeConfig
+from quant.binarize.config import BinarizeConfig
 from quant.config import QuantizeConfig
 from quant.prune.config import PruneConfig
 from quant.train.config import TrainConfig
@@ -371,6 +372,11 @@ class Distill(Compress, Explain):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Binarize(Compress, Explain, BinarizeConfig):
+    """Make weights, or weights and activations, one bit, train them, and keep the limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verify(Talk, ImportOptions, Shapes, Data):
     """Do two models give the same outputs?"""
 
@@ -551,6 +557,7 @@ COMMANDS: dict[str, type[Talk]] = {
     "quantize": Quantize,
     "prune": Prune,
     "distill": Distill,
+    "binarize": Binarize,
     "run": Run,
     "verify": Verify,
     "bench": Bench,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from infer_runtime.functions import LOCAL
 from passes.base import all_nodes, is_op
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def macs_by_node(
     shapes = infer_shapes(model, sizes or {})
     result = {}
     for node in all_nodes(model):
-        count = _COUNTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        count = _counter(node)
         if count is not None and (macs := count(node, shapes)):
             result[node.name or ""] = macs
     return result
@@ -148,6 +149,18 @@ def _matmul(first: int) -> Callable[[ir.Node, dict[str, Shape]], int]:
         return prod(out) * a[-1] if a and out is not None else 0
 
     return count
+
+
+def _counter(node: ir.Node) -> Callable[[ir.Node, dict[str, Shape]], int] | None:
+    if node.domain == LOCAL and "shape" in node.attributes:
+        return _binary
+    return _COUNTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+
+
+def _binary(node: ir.Node, shapes: dict[str, Shape]) -> int:
+    """A product of bits counts as one of floats; the attribute is the shape of the weight."""
+    out = _shape(node.outputs[0], shapes)
+    return prod(out) * prod(node.attributes["shape"].as_ints()[1:]) if out else 0
 
 
 def _gemm(node: ir.Node, shapes: dict[str, Shape]) -> int:

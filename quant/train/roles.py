@@ -10,6 +10,7 @@ import onnx_ir as ir
 from infer_runtime.errors import UsageError
 from passes.base import is_op
 from passes.graph import is_constant
+from quant.train.binary import SIGNED, STORED
 from quant.train.fake import FAKE, TRAIN_DOMAIN
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ def _roles(node: ir.Node) -> Iterator[tuple[int, str]]:
     if (node.domain, node.op_type) == (TRAIN_DOMAIN, FAKE):
         yield 0, node.attributes.get_string("role", "weight")
         yield 1, "scale"
+    if (node.domain, node.op_type) == (TRAIN_DOMAIN, STORED):
+        yield 0, node.attributes.get_string("role", "scale")
+    if (node.domain, node.op_type) == (TRAIN_DOMAIN, SIGNED):
+        yield 0, "weight"
     if not is_op(node, node.op_type):
         return
     for index, role in _ROLES.get(node.op_type, {}).items():
