@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 FAMILIES = (
-    "activation", "attention", "binary", "cast", "control", "conv", "detection", "elementwise", "gather",
-    "matmul", "norm", "pool", "quantized", "reduce", "resize", "rnn", "shape",
+    "activation", "attention", "binary", "cast", "control", "conv", "detection", "elementwise",
+    "gather", "matmul", "norm", "pool", "quantized", "reduce", "resize", "rnn", "shape",
 )  # fmt: skip
 TORCH_FAMILIES = ("torch_table",)
 PRIVATE = "infertool"  # how domains begin whose operators no standard has

@@ -8,9 +8,11 @@ from __future__ import annotations
 from infer_tool.api import (
     bench,
     binarize,
+    cluster,
     convert,
     distill,
     doctor,
+    factorize,
     inspect,
     optimize,
     prune,
@@ -22,9 +24,11 @@ from infer_tool.api import (
 __all__ = [
     "bench",
     "binarize",
+    "cluster",
     "convert",
     "distill",
     "doctor",
+    "factorize",
     "inspect",
     "optimize",
     "prune",

@@ -80,6 +80,7 @@ def finish(
     config: Compress,
     model: ir.Model,
     trained: Callable[[Mapping[str, Array]], dict[str, Array]],
+    judge: Callable[[Report], None] = lambda _: None,
     *,
     quantised: bool = False,
 ) -> None:
@@ -91,6 +92,7 @@ def finish(
         config: the options.
         model: to be written.
         trained: the outputs of the module that was trained.
+        judge: adds gates of its own to what was measured.
         quantised: does the model round values while it runs? Engines may differ by single steps.
 
     Raises:
@@ -107,6 +109,7 @@ def finish(
         report.artifact = describe_file(model, path, config.output)
         _measure(begun, ui, config, path)
         _warn(report)
+        judge(report)
         apply_gates(report, parse_limits(config))
 
     save_onnx(model, config.output, check=check, force=config.force)

@@ -11,7 +11,10 @@ from pathlib import Path  # noqa: TC003 - the command line reads these annotatio
 
 from passes.config import OptimizeConfig
 from quant.binarize.config import BinarizeConfig
+from quant.cluster.config import ClusterConfig
 from quant.config import QuantizeConfig
+from quant.distill.config import DistillConfig
+from quant.factorize.config import FactorizeConfig
 from quant.prune.config import PruneConfig
 from quant.train.config import TrainConfig
 
@@ -340,35 +343,24 @@ class Compress(Talk, Output, ImportOptions, Shapes, Data, Evaluated, DropGate, T
 
 @dataclass(frozen=True, kw_only=True)
 class Prune(Compress, Explain, PruneConfig):
-    """Remove channels, train what is left, measure, and keep the limits."""
+    """Remove channels or weights, train what is left, measure, and keep the limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(Compress, Explain):
+class Cluster(Compress, Explain, ClusterConfig):
+    """Give weights few values, train them, measure, and keep the limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factorize(Compress, Explain, FactorizeConfig):
+    """Cut layers into two of low rank, train them, measure, and keep the limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(Compress, Explain, DistillConfig):
     """Train a smaller student to imitate its teacher."""
 
     model: str = field(metadata={"help": "The teacher.", "positional": True})
-    student: str = field(
-        default="",
-        metadata={
-            "help": "The model to train: any source of convert, with the inputs and outputs of "
-            "the teacher.",
-            "metavar": "MODEL",
-        },
-    )
-    shrink: float = field(
-        default=0.0,
-        metadata={
-            "help": "Make the student of the teacher: all layers keep this share of their "
-            "channels, e.g. 0.5.",
-            "min": 0,
-            "max": 1,
-        },
-    )
-    multiple: int = field(
-        default=8,
-        metadata={"help": "With --shrink, layers keep a multiple of this many.", "min": 1},
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -540,8 +532,24 @@ class Doctor(Talk):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Talk):
-    """Make a result again from its manifest, and compare its bytes."""
+    """Run a whole pipeline from one file, or make a result again and compare its bytes."""
 
+    recipe: Path | None = field(
+        default=None,
+        metadata={
+            "help": "A YAML file: source, output, stages, limits. See docs/howto/recipe.md.",
+            "positional": True,
+        },
+    )
+    output: Path | None = field(
+        default=None,
+        metadata={
+            "help": "The file to write, instead of the recipe's.",
+            "flags": ("-o", "--output"),
+            "metavar": "OUT.onnx",
+        },
+    )
+    force: bool = field(default=False, metadata={"help": "Overwrite an existing output."})
     locked: Path | None = field(
         default=None,
         metadata={
@@ -558,6 +566,8 @@ COMMANDS: dict[str, type[Talk]] = {
     "prune": Prune,
     "distill": Distill,
     "binarize": Binarize,
+    "cluster": Cluster,
+    "factorize": Factorize,
     "run": Run,
     "verify": Verify,
     "bench": Bench,

@@ -73,13 +73,12 @@ def macs_by_node(
 
     Dynamic dimensions count as `sizes` (input name -> shape) says, else as 1.
     """
+    counted = [(n, count) for n in all_nodes(model) if (count := _counter(n)) is not None]
+    if not counted:
+        return {}  # shape inference is slow on large graphs
     shapes = infer_shapes(model, sizes or {})
-    result = {}
-    for node in all_nodes(model):
-        count = _counter(node)
-        if count is not None and (macs := count(node, shapes)):
-            result[node.name or ""] = macs
-    return result
+    found = ((n.name or "", count(n, shapes)) for n, count in counted)
+    return {name: macs for name, macs in found if macs}
 
 
 def infer_shapes(model: ir.Model, sizes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:

@@ -80,14 +80,16 @@ def _prepared_conv(
     bias: Array,
     *,
     shape: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
     group: int,
-    **geometry: Sequence[int],
 ) -> Callable[..., Array]:
     weights, factor = _conv_weights(packed, tuple(shape), group), scale.astype(np.float32)
     size = math.prod(shape[1:])
 
     def run(x: Array, *_: Array) -> Array:
-        where = window(x.shape[2:], shape[2:], **geometry)
+        where = window(x.shape[2:], shape[2:], strides=strides, dilations=dilations, pads=pads)
         return _convolved(x >= threshold, weights, where, size) * factor + bias
 
     return run

@@ -91,6 +91,8 @@ def Conv(
         X.shape[2:], W.shape[2:], strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad
     )
     convolve = _of_rank("conv", X.ndim - 2)
+    if where.begins == where.ends and min(where.begins, default=0) >= 0:
+        return convolve(X, W, B, where.strides, where.begins, where.dilations, group)
     x = _padded(X, where.begins, where.ends)
     return convolve(x, W, B, where.strides, 0, where.dilations, group)
 

@@ -144,8 +144,8 @@ def open_parts(
     if config.calib == "synthetic":
         report.warnings.append("calibrated on synthetic inputs: the ranges are guesses")
         calibration = synthetic_dataset(inputs, config.calib_samples, config.seed)
-    elif config.calib is not None:
-        calibration = open_dataset(config.calib, inputs, preprocess=config.preprocess)
+    elif calib := config.calib or (config.data if config.eval else None):
+        calibration = open_dataset(calib, inputs, preprocess=config.preprocess)
         calibration = calibration.subset(config.calib_samples)
     else:
         calibration, evaluation = _split(config, evaluation)

@@ -113,10 +113,9 @@ class _Writer:
     def __init__(self, model: ir.Model, node: ir.Node, share: ir.Value, ternary: int) -> None:
         self.graph, self.node, self.share, self.ternary = model.graph, node, share, ternary
         self.name = node.name or ""
-        x, array = node.inputs[0], constant(node.inputs[1])
-        assert x is not None
+        array = constant(node.inputs[1])
         assert array is not None
-        self.input, self.is_conv = x, is_op(node, "Conv")
+        self.is_conv = is_op(node, "Conv")
         turned = not self.is_conv and not node.attributes.get_int("transB", 0)
         self.rows: Array = np.ascontiguousarray(array.T) if turned else array
         self.axis = 1 if self.is_conv else -1
@@ -124,6 +123,13 @@ class _Writer:
         self.bias = np.zeros(len(self.rows), np.float32)
         if bias is not None:
             self.bias += bias.reshape(-1)
+
+    @property
+    def input(self) -> ir.Value:
+        """It changes when the layer before is written."""
+        value = self.node.inputs[0]
+        assert value is not None
+        return value
 
     def write(self, seen: tuple[Array, Array] | None) -> Layer:
         """The layer; its input is bits where mean and deviation of it have been seen."""
@@ -196,6 +202,7 @@ class _Writer:
         old = self.node.outputs[0]
         take_description(result, old)
         old.replace_all_uses_with(result, replace_graph_outputs=old.is_graph_output())
+        read = self.input.name or ""
         attributes = {n: a.value for n, a in self.node.attributes.items()} if self.is_conv else {}
         self.graph.remove(self.node, safe=True)
         name, old.name = old.name, None
@@ -205,6 +212,6 @@ class _Writer:
         }
         known = {p: n if n in self.graph.initializers else "" for p, n in learned.items()}
         return Layer(
-            self.name, "Conv" if self.is_conv else "Gemm", attributes, self.input.name or "",
+            self.name, "Conv" if self.is_conv else "Gemm", attributes, read,
             name or "", weight.name or "", **known,
         )  # fmt: skip

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TRAIN_DOMAIN = "infertool.train"
 FAKE = "FakeQuantize"
 NO_AXIS = -1
+_AT_LIMIT = 1e-3  # steps: what is rounded to a limit by a hair counts as at it
 
 
 @op(FAKE, domain=TRAIN_DOMAIN)
@@ -74,26 +75,35 @@ def _function() -> Any:
     class Fake(torch.autograd.Function):  # type: ignore[misc, name-defined, no-untyped-call, unused-ignore]
         @staticmethod
         def forward(context: Any, x: Any, scale: Any, low: int, high: int) -> Any:
-            context.save_for_backward(x, scale)
+            steps = x / scale
+            context.save_for_backward(steps, scale)
             context.limits = low, high
-            return torch.clamp(torch.round(x / scale), low, high) * scale
+            return torch.round(steps).clamp_(low, high).mul_(scale)
 
         @staticmethod
         def backward(context: Any, *gradients: Any) -> Any:
             (gradient,) = gradients
-            x, scale = context.saved_tensors
+            steps, scale = context.saved_tensors
             low, high = context.limits
-            steps = x / scale
-            inside = (steps >= low) & (steps <= high)
-            rounded = torch.clamp(torch.round(steps), low, high)
-            slope = torch.where(inside, rounded - steps, rounded) * gradient
+            # The identity between the limits, and at them.
+            passed = torch.ops.aten.hardtanh_backward(
+                gradient.contiguous(), steps, low - _AT_LIMIT, high + _AT_LIMIT
+            )
+            # By the scale: rounded - steps inside, the limit outside; both through two products.
+            rounded = torch.round(steps).clamp_(low, high)
+            slope = _dot_to(gradient, rounded, scale) - _dot_to(passed, steps, scale)
             # Section 2.2 there: as large as the gradient of a weight, whatever shares the scale.
-            size = (x.numel() / scale.numel() * max(high, 1)) ** -0.5
-            return gradient * inside, size * _sum_to(slope, scale), None, None
+            size = (steps.numel() / scale.numel() * max(high, 1)) ** -0.5
+            return passed, size * slope, None, None
 
     return Fake
 
 
-def _sum_to(value: Any, like: Any) -> Any:
-    axes = [a for a in range(value.ndim) if like.ndim == 0 or like.shape[a] == 1]
-    return value.sum(axes).reshape(like.shape) if axes else value
+def _dot_to(left: Any, right: Any, like: Any) -> Any:
+    """The sum of the products, for each element of `like`; no product is stored for one alone."""
+    if like.numel() == 1:
+        torch = import_torch()
+        return torch.dot(left.reshape(-1), right.reshape(-1)).reshape(like.shape)
+    axes = [a for a in range(left.ndim) if like.shape[a] == 1]
+    products = left * right
+    return products.sum(axes).reshape(like.shape) if axes else products

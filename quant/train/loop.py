@@ -196,7 +196,7 @@ class Trainer:
                 if self.task.labelled and labels is not None:
                     total += self.task.hits(values, labels)
                 else:
-                    total -= size * float(self.task.loss(values, self.teacher(feeds), labels))
+                    total -= size * float(self.task.distance(values, self.teacher(feeds), labels))
                 count += size
         value = total / max(count, 1)
         return value if math.isfinite(value) else -math.inf
