@@ -88,5 +88,5 @@ def _summed(node: ir.Node) -> int:
     array = constant(node.inputs[1])
     assert array is not None
     if is_op(node, "Conv"):
-        return array[0].size
+        return int(array[0].size)
     return int(array.shape[1 if node.attributes.get_int("transB", 0) else 0])

@@ -109,11 +109,6 @@ def test_all_that_is_learned_has_a_gradient(source, feeds, weights) -> None:
         assert name in simulation.module.known
         assert simulation.module.parameters[name].grad.abs().max() > 0
     assert simulation.module.parameters[SHARE].grad is None
-    assert (
-        simulation.module.parameters[layer.width].grad is None
-        if (layer.width in simulation.module.parameters)
-        else True
-    )
 
 
 def test_gradients_by_hand() -> None:
