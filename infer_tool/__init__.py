@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from infer_tool.api import (
     bench,
+    binarize,
     cluster,
     convert,
     distill,
@@ -22,6 +23,7 @@ from infer_tool.api import (
 
 __all__ = [
     "bench",
+    "binarize",
     "cluster",
     "convert",
     "distill",

@@ -48,6 +48,14 @@ def distill(teacher: str | PathLike[str], output: str | PathLike[str], **options
     return _call("distill", model=str(teacher), output=output, **options)
 
 
+def binarize(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Make layers binary and train them; options as in `infer_tool.config.Binarize`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("binarize", model=str(model), output=output, **options)
+
+
 def cluster(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
     """Give weights few values and train them; options as in `infer_tool.config.Cluster`.
 

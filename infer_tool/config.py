@@ -6,10 +6,12 @@ function at once. This module imports nothing heavy: `infertool --help` reads it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path  # noqa: TC003 - the command line reads these annotations at run time
+from typing import TYPE_CHECKING, Any
 
 from passes.config import OptimizeConfig
+from quant.binarize.config import BinarizeConfig
 from quant.cluster.config import ClusterConfig
 from quant.config import QuantizeConfig
 from quant.distill.config import DistillConfig
@@ -17,9 +19,17 @@ from quant.factorize.config import FactorizeConfig
 from quant.prune.config import PruneConfig
 from quant.train.config import TrainConfig
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 DEFAULT_CALIB_SAMPLES = 128
 THREADS_HELP = "Threads of the engine; 0 is its default."
 ENGINE_HELP = "Engine: onnxruntime, reference, openvino, native. Default: the fastest one here."
+
+
+def _metadata_of(config: type[Any], name: str) -> Mapping[str, Any]:
+    """Of an option whose default is another one in a command."""
+    return next(f.metadata for f in fields(config) if f.name == name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,6 +373,14 @@ class Distill(Compress, Explain, DistillConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Binarize(Compress, Explain, BinarizeConfig):
+    """Make weights, or weights and activations, one bit, train them, and keep the limits."""
+
+    epochs: int = field(default=30, metadata=_metadata_of(TrainConfig, "epochs"))
+    learning_rate: float = field(default=0.01, metadata=_metadata_of(TrainConfig, "learning_rate"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verify(Talk, ImportOptions, Shapes, Data):
     """Do two models give the same outputs?"""
 
@@ -559,6 +577,7 @@ COMMANDS: dict[str, type[Talk]] = {
     "quantize": Quantize,
     "prune": Prune,
     "distill": Distill,
+    "binarize": Binarize,
     "cluster": Cluster,
     "factorize": Factorize,
     "run": Run,

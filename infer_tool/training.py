@@ -203,8 +203,9 @@ class Lesson:
         options: TrainConfig | None = None,
         project: Callable[[], None] = lambda: None,
         hints: Hints | None = None,
+        settled: int = 0,
     ) -> Training:
-        """Train a module in place; one line in the ledger.
+        """Train a module in place; one line in the ledger. `project`, `settled`: see `Hooks`.
 
         Raises:
             UsageError: the outputs do not fit; the checkpoint is of another training.
@@ -217,7 +218,11 @@ class Lesson:
         check_heads(module.values(self.feeds), self.outputs)
         total = config.epochs * self.samples.steps
         with ui.step("train", total) as advance, stage(report, "train") as line:
-            hooks = Hooks(lambda e: ui.log(_epoch_line(e, config, task)), advance, project)
+
+            def log(epoch: Epoch) -> None:
+                ui.log(_epoch_line(epoch, config, task))
+
+            hooks = Hooks(log, advance, project, settled)
             teacher = self.teacher(task, module)
             trainer = Trainer(module, task, teacher, self.samples, config, hooks)
             training = trainer.run()
