@@ -195,6 +195,22 @@ class Lesson:
         wanted = self.teacher(task, module)(feeds)
         return task.loss([computed[n] for n in task.names], wanted, labels)
 
+    def sensitivity(self) -> Callable[[Trainable, Mapping[str, Array], Array | None], Any]:
+        """The loss whose gradients say what a module needs: with labels theirs, else a random one.
+
+        The same losses in the same order for the same seed.
+        """
+        generator = import_torch().Generator().manual_seed(self.config.seed)
+
+        def loss(module: Trainable, feeds: Mapping[str, Array], labels: Array | None) -> Any:
+            task = self.task(module.model)
+            if task.label_weight:
+                return self.loss(module, feeds, labels)
+            computed = module.run(feeds, task.names)
+            return task.sampled_loss([computed[n] for n in task.names], generator)
+
+        return loss
+
     def train(
         self,
         report: Report,

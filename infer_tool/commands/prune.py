@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from infer_tool.latency_budget import Candidate
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
-    from quant.prune.importance import Batch, Scores
+    from quant.prune.importance import Batch
     from quant.train.loop import Training
 
 IMPORTANCE_BATCHES, FITTING_BATCHES = 16, 8
@@ -92,20 +92,17 @@ def _no_judge(report: Report) -> None:
 
 def _candidates(begun: Start, config: Prune) -> Candidate:
     """The source pruned to a share of its MACs, by scores that are found once."""
-    scores = _scores(begun, config, begun.source)
+    scores = score_channels(
+        begun.source, _samples(begun), begun.lesson.sensitivity(), config.importance
+    )
     multiple = config.multiple
     return lambda share: prune_channels(
         begun.source, scores, target=share, counted="macs", multiple=multiple
     )[0]
 
 
-def _scores(begun: Start, config: Prune, model: ir.Model) -> Scores:
-    samples = _samples(begun, IMPORTANCE_BATCHES)
-    return score_channels(model, samples, begun.lesson.loss, config.importance)
-
-
-def _samples(begun: Start, batches: int) -> list[Batch]:
-    return list(islice(begun.lesson.samples.epoch(0), batches))
+def _samples(begun: Start) -> list[Batch]:
+    return list(islice(begun.lesson.samples.epoch(0), IMPORTANCE_BATCHES))
 
 
 def _budget_option(config: Prune) -> str:
@@ -152,13 +149,14 @@ def _prune(
     source, before = facts(begun.source), facts(model)
     left = getattr(before, counted) / max(getattr(source, counted), 1)
     with ui.step(f"prune to {100 * wanted:.1f} %"), stage(begun.report, "prune") as line:
+        samples = _samples(begun)
         pruned, refusals = prune_channels(
             model,
-            _scores(begun, config, model),
+            score_channels(model, samples, begun.lesson.sensitivity(), config.importance),
             target=min(wanted / left, 1.0),
             counted=counted,
             multiple=config.multiple,
-            feeds=[feeds for feeds, _ in _samples(begun, FITTING_BATCHES)],
+            feeds=[feeds for feeds, _ in samples[:FITTING_BATCHES]],
         )
         set_facts(line, before, facts(pruned))
         line.options = {f.name: getattr(config, f.name) for f in fields(PruneConfig)}

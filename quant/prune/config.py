@@ -70,11 +70,11 @@ class PruneConfig:
         },
     )
     method: PruneMethod = field(
-        default="magnitude",
+        default="sparsegpt",
         metadata={
-            "help": "Which elements go: the smallest (magnitude), those that training moves to "
-            "zero (movement), the smallest times their inputs (wanda), or those that the others "
-            "make up for best (sparsegpt). For --sparsity and --pattern."
+            "help": "Which elements go: those that the others make up for best (sparsegpt), the "
+            "smallest (magnitude), the smallest times their inputs (wanda), or those that "
+            "training moves to zero (movement). For --sparsity and --pattern."
         },
     )
     uniform: bool = field(

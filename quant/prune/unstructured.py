@@ -103,7 +103,10 @@ def sparsify(
 
 def _by_magnitude(weight: Weight, method: str) -> Refusal:
     node = weight.site.node
-    reason = f"{weight.name} is pruned by magnitude: {method} knows Conv, Gemm and MatMul"
+    reason = (
+        f"{weight.name} is pruned by magnitude: {method} needs the moments of inputs, which are "
+        "gathered for Conv, Gemm and MatMul of moderate size"
+    )
     return Refusal(node.name or "?", node.op_type, reason)
 
 

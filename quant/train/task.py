@@ -139,6 +139,27 @@ class Task:
             total = total + share * match(got, wanted)
         return total
 
+    def sampled_loss(self, student: Sequence[Any], generator: Any) -> Any:
+        """A loss that is random: the mean of its squared gradients is the curvature of `loss`.
+
+        Imitation of itself has no gradient to see by what a model needs. Classes are drawn from
+        what the model says (Fisher information, as the curvature of KL), values get random signs.
+        """
+        torch = import_torch()
+        total = student[0].new_zeros(())
+        for head, got in zip(self.heads, student, strict=True):
+            if head.classes:
+                rows = got.reshape(-1, got.shape[-1])
+                chances = torch.nn.functional.softmax(rows.detach(), dim=-1).cpu()
+                drawn = torch.multinomial(chances, 1, generator=generator)[:, 0].to(got.device)
+                error = torch.nn.functional.cross_entropy(rows, drawn, reduction="sum")
+                total = total + error / len(rows) ** 0.5
+            else:
+                signs = 2 * torch.randint(0, 2, got.shape, generator=generator) - 1
+                spread = got.detach().var(unbiased=False).clamp_min(_TINY)
+                total = total + (signs.to(got) * got).sum() / (got.numel() * spread) ** 0.5
+        return total
+
     def _classes(self, got: Any, wanted: Any) -> Any:
         torch = import_torch()
         t = self.temperature

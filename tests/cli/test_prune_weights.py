@@ -67,7 +67,7 @@ def test_most_weights_go_and_the_file_is_small(cli, samples, tmp_path) -> None:
     np.testing.assert_array_equal(*got)
 
 
-@pytest.mark.parametrize("method", ["sparsegpt", "movement"])
+@pytest.mark.parametrize("method", ["magnitude", "movement"])
 def test_patterns(cli, samples, tmp_path, method) -> None:
     out = tmp_path / "sparse.onnx"
     result = cli(*command(samples, out, "--pattern", "2:4", "--method", method))
