@@ -526,8 +526,24 @@ class Doctor(Talk):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Talk):
-    """Make a result again from its manifest, and compare its bytes."""
+    """Run a whole pipeline from one file, or make a result again and compare its bytes."""
 
+    recipe: Path | None = field(
+        default=None,
+        metadata={
+            "help": "A YAML file: source, output, stages, limits. See docs/howto/recipe.md.",
+            "positional": True,
+        },
+    )
+    output: Path | None = field(
+        default=None,
+        metadata={
+            "help": "The file to write, instead of the recipe's.",
+            "flags": ("-o", "--output"),
+            "metavar": "OUT.onnx",
+        },
+    )
+    force: bool = field(default=False, metadata={"help": "Overwrite an existing output."})
     locked: Path | None = field(
         default=None,
         metadata={

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from infer_runtime import Session
 from infer_runtime.errors import UsageError
 from passes.graph import add_initializer, fresh_name
 from quant.train.extra import import_torch
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ANGLE_SAMPLES = 64  # of a batch: angles are as many as the cube of them
 ANGLES_SHARE = 2.0  # of angles beside distances, as in section 4 there
+RIDGE = 1e-3  # of the mean square of a channel: channels that go together have no single solution
 _TINY = 1e-12
 
 
@@ -120,9 +122,16 @@ def _relations(x: Any) -> tuple[Any, Any]:
 
 
 def make_hints(
-    student: ir.Model, pairs: Sequence[tuple[Tensor, Tensor]], config: DistillConfig, seed: int
+    student: ir.Model,
+    teacher: ir.Model,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    config: DistillConfig,
+    feeds: Mapping[str, Array],
 ) -> Hints | None:
     """The hints that the options ask for; the student gets projections, in place.
+
+    A projection starts as the best one for `feeds`, in place of a random one that the student
+    would follow at first.
 
     Raises:
         UsageError: a weight without pairs, or pairs that do not fit.
@@ -140,10 +149,13 @@ def make_hints(
             )
     if attention and not any(other.places for _, other in pairs):
         raise UsageError("--attention-weight: no pair of tensors has places, as images have")
-    generator = np.random.default_rng([seed, len(pairs)])
-    made = [
-        Pair(a, b, _projected(student, a, b, generator) if features else a.name) for a, b in pairs
-    ]
+    values = _values(student, [a for a, _ in pairs], feeds)
+    wanted = _values(teacher, [b for _, b in pairs], feeds)
+    made = []
+    for mine, other in pairs:
+        arrays = values[mine.name], wanted[other.name]
+        name = _projected(student, mine, other, arrays) if features else mine.name
+        made.append(Pair(mine, other, name))
     return Hints(tuple(made), *weights)
 
 
@@ -162,7 +174,23 @@ def _weights(config: DistillConfig, paired: bool) -> tuple[float, float, float]:
     return features, config.attention_weight, config.relation_weight
 
 
-def _projected(model: ir.Model, mine: Tensor, other: Tensor, generator: np.random.Generator) -> str:
+def _values(
+    model: ir.Model, tensors: Sequence[Tensor], feeds: Mapping[str, Array]
+) -> dict[str, Array]:
+    return Session(model).run(feeds, [t.name for t in tensors])
+
+
+def _fitted(got: Array, wanted: Array, axis: int) -> Array:
+    """The matrix [wanted channels, channels] of least squared error."""
+    rows, targets = (np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]) for x in (got, wanted))
+    rows, targets = rows.astype(np.float64), targets.astype(np.float64)
+    moments = rows.T @ rows
+    ridge = RIDGE * np.trace(moments) / len(moments) + _TINY
+    found = np.linalg.solve(moments + ridge * np.eye(len(moments)), rows.T @ targets)
+    return np.asarray(found.T, np.float32)
+
+
+def _projected(model: ir.Model, mine: Tensor, other: Tensor, arrays: tuple[Array, Array]) -> str:
     """The name of the student's tensor with the teacher's channels: a product where they differ."""
     width, wanted = mine.shape[mine.axis], other.shape[other.axis]
     if (width, mine.axis) == (wanted, other.axis):
@@ -172,7 +200,7 @@ def _projected(model: ir.Model, mine: Tensor, other: Tensor, generator: np.rando
             f"--hint {mine.name}={other.name}: the channels are on axis {mine.axis} of one and on "
             f"axis {other.axis} of the other"
         )
-    weight = generator.normal(size=(wanted, width)).astype(np.float32) / np.float32(width) ** 0.5
+    weight = _fitted(*arrays, mine.axis)
     graph = model.graph
     value = next(o for n in graph for o in n.outputs if o.name == mine.name)
     if mine.axis == len(mine.shape) - 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from infer_runtime import Session
@@ -76,13 +77,15 @@ def test_named_pairs_and_names_that_are_near(network) -> None:
 )
 def test_weights_that_do_not_fit(network, options, names, words) -> None:
     student = network(4, 8)
-    mine, others = (tensors_of(m, feeds()) for m in (student, network(8, 16)))
+    teacher = network(8, 16)
+    mine, others = (tensors_of(m, feeds()) for m in (student, teacher))
+    pairs = named_pairs(names, mine, others)
     with pytest.raises(UsageError, match=words):
-        make_hints(student, named_pairs(names, mine, others), DistillConfig(**options), 0)
+        make_hints(student, teacher, pairs, DistillConfig(**options), feeds())
 
 
 def test_no_pairs_are_no_hints(network) -> None:
-    assert make_hints(network(4, 8), [], DistillConfig(), 0) is None
+    assert make_hints(network(4, 8), network(8, 16), [], DistillConfig(), feeds()) is None
 
 
 def by_hand(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +131,8 @@ def test_projections_learn_and_go(network) -> None:
     plain, teacher = network(4, 8), network(8, 16, 7)
     student = plain.clone()
     pairs = matched(tensors_of(student, feeds()), tensors_of(teacher, feeds()), {"y"})
-    hints = make_hints(student, pairs, DistillConfig(relation_weight=0.5, feature_weight=1.0), 0)
+    config = DistillConfig(relation_weight=0.5, feature_weight=1.0)
+    hints = make_hints(student, teacher, pairs, config, feeds())
     assert hints is not None
     module = Trainable(student)
     added = set(module.known) - set(Trainable(plain).known)
@@ -152,10 +156,29 @@ def test_projections_learn_and_go(network) -> None:
     )
 
 
+def test_a_projection_starts_at_the_best_one(network) -> None:
+    """Of a student that is half of its teacher's channels, and of one that knows more."""
+    teacher, student = network(8, 16), network(4, 8)
+    w = teacher.graph.initializers["w1"].const_value.numpy()
+    student.graph.initializers["w1"].const_value = ir.tensor(w[:4], name="w1")
+    mine, others = (tensors_of(m, feeds()) for m in (student, teacher))
+    pairs = [(mine["a"], others["a"])]
+    hints = make_hints(student, teacher, pairs, CONFIG, feeds())
+    assert hints is not None
+    got = Session(student).run(feeds(), ["a_projected"])["a_projected"]
+    wanted = Session(teacher).run(feeds(), ["a"])["a"]
+    np.testing.assert_allclose(got[:, :4], wanted[:, :4], atol=0.01 * wanted.std())
+    rows = Session(student).run(feeds(), ["a"])["a"].transpose(0, 2, 3, 1).reshape(-1, 4)
+    targets = wanted.transpose(0, 2, 3, 1).reshape(-1, 8)
+    best = np.linalg.lstsq(rows, targets, rcond=None)[0]
+    error = np.mean((got.transpose(0, 2, 3, 1).reshape(-1, 8) - targets) ** 2)
+    assert error == pytest.approx(np.mean((rows @ best - targets) ** 2), rel=1e-3)
+
+
 def test_labels_alone_with_hints(network) -> None:
     student, teacher = network(8, 16), network(8, 16, 7)
     pairs = matched(tensors_of(student, feeds()), tensors_of(teacher, feeds()), {"y"})
-    hints = make_hints(student, pairs, CONFIG, 0)
+    hints = make_hints(student, teacher, pairs, CONFIG, feeds())
     task = Task(student, teacher, TrainConfig(label_weight=1.0), labelled=True, hints=hints)
     assert task.teacher_names == ["sr", "cr", "f"]
     assert len(student.graph) == len(teacher.graph)  # as wide as the teacher: no projection
