@@ -39,7 +39,7 @@ class Cut:
     node: ir.Node
     rows: Array
     taps: tuple[int, ...]
-    moments: Array  # second moments [K, K]; centred where a bias takes the mean error
+    moments: Array | None  # second moments [K, K]; centred where a bias takes the mean error
     mean: Array  # [K]; zeros where it does not
     ways: dict[Way, Factors]
 
@@ -100,13 +100,10 @@ def _cut(node: ir.Node, watch: Watch) -> Cut:
     taps = tuple(array.shape[2:]) if is_op(node, "Conv") else ()
     assert node.inputs[1] is not None
     seen = watch.moments.get(node.inputs[1].name or "")
-    size = rows.shape[1]
-    if seen is None or not seen.rows:  # too large, or never reached: all inputs count the same
-        moments, mean = np.eye(size), np.zeros(size)
-    elif is_op(node, "MatMul"):
-        moments, mean = seen.second[0], np.zeros(size)
-    else:
-        moments, mean = seen.centred[0], seen.mean[0]
+    moments, mean = None, np.zeros(rows.shape[1])
+    if seen is not None and seen.rows:  # else too large, or never reached
+        moments = seen.second[0] if is_op(node, "MatMul") else seen.centred[0]
+        mean = mean if is_op(node, "MatMul") else seen.mean[0]
     ways: dict[Way, Factors] = {}
     for way in _ways(node, taps):
         ways[way] = factors(as_matrix(rows, taps, way), moments_of(moments, taps, way))
@@ -158,8 +155,14 @@ def _options(
         parameters = rank * sum(sizes) + bias
         macs = rank * sum(s * p for s, p in zip(sizes, places, strict=True))
         if parameters < whole.parameters and macs <= whole.macs:
-            error = cut.rows - cut.rows_at(way, rank)
-            yield Option(way, rank, parameters, macs, lost(error, cut.rows, cut.moments))
+            yield Option(way, rank, parameters, macs, _lost(cut, way, rank))
+
+
+def _lost(cut: Cut, way: Way, rank: int) -> float:
+    """What the factors know where they saw whole patches, and not columns of them."""
+    if way == "channel":
+        return float(cut.ways[way].lost[rank])
+    return lost(cut.rows - cut.rows_at(way, rank), cut.rows, cut.moments)
 
 
 def weigh(
