@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ANGLE_SAMPLES = 64  # of a batch: angles are as many as the cube of them
 ANGLES_SHARE = 2.0  # of angles beside distances, as in section 4 there
 RIDGE = 1e-3  # of the mean square of a channel: channels that go together have no single solution
+SAME = 1e-6  # of the mean square: squared distances below it are the rounding of float32
 _TINY = 1e-12
 
 
@@ -70,7 +71,8 @@ class Hints:
         for number, (pair, wanted) in enumerate(zip(self.pairs, teacher, strict=True)):
             got, projected = student[2 * number : 2 * number + 2]
             if self.features:
-                total = total + self.features * relative_error(projected, wanted)
+                error = relative_error(projected.flatten(1), wanted.flatten(1))
+                total = total + self.features * error
             if self.attention and pair.teacher.places:
                 axes = pair.student.axis, pair.teacher.axis
                 total = total + self.attention * attention_loss(got, wanted, *axes)
@@ -110,7 +112,8 @@ def _relations(x: Any) -> tuple[Any, Any]:
     products = flat @ flat.T
     norms = products.diagonal()
     same = torch.eye(len(flat), dtype=torch.bool, device=flat.device)
-    square = (norms[:, None] + norms - 2 * products).clamp_min(_TINY).masked_fill(same, 1.0)
+    least = float(norms.mean().detach()) * SAME + _TINY
+    square = (norms[:, None] + norms - 2 * products).clamp_min(least).masked_fill(same, 1.0)
     distance = square.sqrt()
     mean = distance.masked_fill(same, 0.0).sum() / max(int((~same).sum()), 1)
     few = slice(min(len(flat), ANGLE_SAMPLES))
@@ -118,7 +121,7 @@ def _relations(x: Any) -> tuple[Any, Any]:
     cosine = (p[None] - p[:, :, None] - p[:, None] + n[:, None, None]) / (
         d[:, :, None] * d[:, None]
     )
-    return (distance / mean.clamp_min(_TINY)).masked_fill(same, 0.0), cosine
+    return (distance / mean.clamp_min(_TINY)).masked_fill(same, 0.0), cosine.clamp(-1.0, 1.0)
 
 
 def make_hints(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_runtime import Session
-from passes.base import Refusal, is_op
+from passes.base import Refusal, all_nodes, is_op
 from passes.facts import infer_shapes, macs_by_node
 from passes.graph import constant
 from quant.factorize.choose import Layer, Option
@@ -64,10 +64,10 @@ def cuts(
     """
     check_excluded(model, config.exclude)
     nodes, refusals = [], []
-    for node in model.graph:
+    for node in all_nodes(model):
         if not is_op(node, *LINEAR):
             continue
-        if reason := _reason(node, config):
+        if reason := _reason(model, node, config):
             refusals.append(Refusal(node.name or "?", node.op_type, reason))
         else:
             nodes.append(node)
@@ -77,7 +77,9 @@ def cuts(
     return [_cut(node, watch) for node in nodes], refusals
 
 
-def _reason(node: ir.Node, config: FactorizeConfig) -> str | None:
+def _reason(model: ir.Model, node: ir.Node, config: FactorizeConfig) -> str | None:
+    if node.graph is not model.graph:
+        return "it is in a branch or a loop"
     if node.name in config.exclude:
         return "excluded by the user"
     if reason := weight_reason(node):
@@ -193,6 +195,7 @@ def _parameters(cut: Cut, option: Option) -> dict[str, Array]:
     shaped = weight_of(cut.node, rows[None], array.shape).astype(np.float32)
     result = {weight.name or "": shaped}
     bias = cut.node.inputs[2] if len(cut.node.inputs) > 2 else None
-    if bias is not None and (old := constant(bias)) is not None:
-        result[bias.name or ""] = (old + cut.shift(rows).astype(np.float32)).reshape(old.shape)
+    old, shift = constant(bias), cut.shift(rows).astype(np.float32)
+    if bias is not None and old is not None and old.size == shift.size:
+        result[bias.name or ""] = old + shift.reshape(old.shape)
     return result

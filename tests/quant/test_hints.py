@@ -122,6 +122,26 @@ def test_losses_by_hand() -> None:
     assert float(relation_loss(torch.tensor(got), torch.tensor(3 * got + 1))) < 1e-6
 
 
+def test_samples_that_are_all_the_same_have_finite_relations() -> None:
+    torch = pytest.importorskip("torch")
+    same = torch.full((5, 700), 1e4, requires_grad=True)
+    loss = relation_loss(same + 0.0, torch.tensor(normal(3, 5, 40)))
+    loss.backward()
+    assert float(loss.detach()) < 10
+    assert torch.isfinite(same.grad).all()
+
+
+def test_pooled_values_with_and_without_their_axes(network) -> None:
+    """[N, C] learns [N, C, 1, 1]: sample by sample, not each from all."""
+    torch = pytest.importorskip("torch")
+    student, teacher = network(8, 16), network(8, 16)
+    mine, others = (tensors_of(m, feeds()) for m in (student, teacher))
+    hints = make_hints(student, teacher, [(mine["f"], others["p"])], CONFIG, feeds())
+    assert hints is not None
+    value = torch.tensor(Session(teacher).run(feeds(), ["f"])["f"])
+    assert float(hints.loss([value, value], [value[:, :, None, None]])) == 0
+
+
 def test_projections_learn_and_go(network) -> None:
     """They have gradients, the outputs do not feel them, and nothing of them is left."""
     torch = pytest.importorskip("torch")

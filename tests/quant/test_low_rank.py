@@ -166,6 +166,17 @@ def test_what_cannot_be_cut(make, model) -> None:
     assert max(o.parameters for o in layers[0].options[1:]) < 16
 
 
+def test_a_bias_that_is_one_number_for_all(make, run_ort) -> None:
+    model = make(
+        "g (float[N,12] x, float[12,10] w, float[1] b) => (float[N,10] y) { y = Gemm(x, w, b) }",
+        w=low(8, 12, 10, 3), b=np.float32([2]),
+    )  # fmt: skip
+    feeds = {"x": normal(9, 100, 12) + 3}
+    result = factorize(model, [feeds], feeds, ["y"], CONFIG, "parameters", 0.7)
+    wanted = run_ort(model, feeds)[0]
+    np.testing.assert_allclose(run_ort(result.model, feeds)[0], wanted, rtol=1e-3, atol=1e-3)
+
+
 def test_a_budget_is_spent_where_it_gains_most() -> None:
     def layer(name: str, weight: float) -> Layer:
         cut = [Option("channel", r, 10 * r, 10 * r, 1 - r / 10) for r in range(1, 10)]
