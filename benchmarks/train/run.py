@@ -56,10 +56,8 @@ METHODS = {
     ),
     "macs50": Method("prune", {"target_macs": "50%", "rounds": 3, "epochs": 40}, 2.0, 1.4),
     "macs25": Method("prune", {"target_macs": "25%", "rounds": 4, "epochs": 40}, 6.0),
-    "cluster16": Method("cluster", {"clusters": 16, "epochs": 4, "learning_rate": 0.001}, 1.0),
-    "svd60": Method(
-        "factorize", {"target_params": "60%", "epochs": 10, "learning_rate": 0.002}, 1.5
-    ),
+    "cluster16": Method("cluster", {"clusters": 16, "epochs": 4}, 1.0),
+    "svd60": Method("factorize", {"target_params": "60%", "epochs": 10}, 1.5),
     "distill50": Method(
         "distill",
         {"shrink": 0.5, "epochs": 30, "match": "auto"},
