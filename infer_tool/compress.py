@@ -25,6 +25,7 @@ from infer_tool.steps import (
 )
 from infer_tool.training import Lesson, open_parts
 from passes.config import OptimizeConfig
+from quant.sparse import restore_dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,6 +71,7 @@ def start(command: str, config: Compress, ui: Terminal) -> Start:
     feeds = source_feeds(imported, config.seed, config.shape)
     passes = OptimizeConfig(seed=config.seed)
     prove_import(report, ui, imported, feeds, passes.tolerance)
+    restore_dense(imported.model)
     source = optimise(report, ui, imported.model, passes, feeds)
     return Start(report, source, Lesson(config, source, data), evaluation)
 
@@ -80,6 +82,7 @@ def finish(
     config: Compress,
     model: ir.Model,
     trained: Callable[[Mapping[str, Array]], dict[str, Array]],
+    judge: Callable[[Report], None] = lambda _: None,
 ) -> None:
     """Write the model when every engine computes what was trained, and the limits are kept.
 
@@ -89,6 +92,7 @@ def finish(
         config: the options.
         model: to be written.
         trained: the outputs of the module that was trained.
+        judge: adds gates of its own to what was measured.
 
     Raises:
         MismatchError: an engine computes another thing, or NaN.
@@ -104,6 +108,7 @@ def finish(
         report.artifact = describe_file(model, path, config.output)
         _measure(begun, ui, config, path)
         _warn(report)
+        judge(report)
         apply_gates(report, parse_limits(config))
 
     save_onnx(model, config.output, check=check, force=config.force)

@@ -261,8 +261,8 @@ class Convert(Talk, Output, ImportOptions, Shapes, SizeGate, Explain, OptimizeCo
     isa: str = field(
         default="auto",
         metadata={
-            "help": "Instructions of emitted C: avx512, avx2, sse, neon, scalar. Default: the best "
-            "of this machine, or the smallest of --target."
+            "help": "Instructions of emitted C: avx512, avx2, sse, neon, dotprod, scalar. Default: "
+            "the best of this machine, or the smallest of --target."
         },
     )
     target: str = field(
@@ -342,7 +342,7 @@ class Compress(Talk, Output, ImportOptions, Shapes, Data, Evaluated, DropGate, T
 
 @dataclass(frozen=True, kw_only=True)
 class Prune(Compress, Explain, PruneConfig):
-    """Remove channels, train what is left, measure, and keep the limits."""
+    """Remove channels or weights, train what is left, measure, and keep the limits."""
 
 
 def _rate(default: float) -> float:

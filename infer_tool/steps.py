@@ -63,7 +63,7 @@ def load_model(
         size, digest = _source_bytes(imported.path, imported.kind), None
         if imported.path.is_file():
             digest = sha256(imported.path)
-    described = describe(imported.model, source, imported.kind, size, digest)
+    described = describe(imported.model, source, imported.kind, size, digest, found)
     report.source = replace(described, opset=imported.opset or described.opset)
     return imported
 

@@ -72,13 +72,13 @@ def macs_by_node(
 
     Dynamic dimensions count as `sizes` (input name -> shape) says, else as 1.
     """
+    standard = [n for n in all_nodes(model) if n.domain in ("", "ai.onnx")]
+    counted = [n for n in standard if n.op_type in _COUNTERS]
+    if not counted:
+        return {}  # shape inference is slow on large graphs
     shapes = infer_shapes(model, sizes or {})
-    result = {}
-    for node in all_nodes(model):
-        count = _COUNTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if count is not None and (macs := count(node, shapes)):
-            result[node.name or ""] = macs
-    return result
+    counts = ((n.name or "", _COUNTERS[n.op_type](n, shapes)) for n in counted)
+    return {name: macs for name, macs in counts if macs}
 
 
 def infer_shapes(model: ir.Model, sizes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:

@@ -37,12 +37,13 @@ def round_rows(
     nearest = np.clip(np.rint(rows / steps), low, high)
     limits = (np.broadcast_to(low, rows.shape), np.broadcast_to(high, rows.shape))
     compensated = _compensated(rows, second, steps, limits)
-    better = _loss(rows - compensated * steps, second) < _loss(rows - nearest * steps, second)
+    errors = [output_error(rows - levels * steps, second) for levels in (compensated, nearest)]
+    better = errors[0] < errors[1]
     return np.where(better[..., None], compensated, nearest)
 
 
-def _loss(missed: Array, second: Array) -> Array:
-    """The mean squared error of each output, [groups, outputs]."""
+def output_error(missed: Array, second: Array) -> Array:
+    """Mean squared error of each output that lost so much of its weights [groups, outputs, K]."""
     return np.asarray((np.matmul(missed, second) * missed).sum(axis=-1))
 
 
@@ -50,7 +51,7 @@ def _compensated(rows: Array, second: Array, steps: Array, limits: tuple[Array, 
     """Column by column, from that with the largest inputs on."""
     order = np.argsort(-np.diagonal(second, axis1=1, axis2=2), axis=1, kind="stable")
     groups = np.arange(len(rows))[:, None, None]
-    factor = _factor(second[groups, order[:, :, None], order[:, None, :]])
+    factor = inverse_factor(second[groups, order[:, :, None], order[:, None, :]])
     left = np.take_along_axis(rows, order[:, None, :], axis=2)
     steps = np.take_along_axis(steps, order[:, None, :], axis=2)
     low, high = (np.take_along_axis(limit, order[:, None, :], axis=2) for limit in limits)
@@ -86,7 +87,7 @@ def _round_block(
     return errors
 
 
-def _factor(second: Array) -> Array:
+def inverse_factor(second: Array) -> Array:
     """The upper Cholesky factor of the inverse; that of 1 for inputs that were all zero."""
     size = second.shape[-1]
     average = np.trace(second, axis1=1, axis2=2) / size

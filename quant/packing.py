@@ -53,8 +53,8 @@ def unpack_node(model: ir.Model, packed: ir.Value, shape: ir.Value, bits: int) -
     return ir.node(name, [packed, shape], domain=DOMAIN)
 
 
-def _body(b: Body, bits: int) -> ir.Value:
-    """`b` holds the inputs and makes nodes; see `quant.domain`."""
+def unpacked_bits(b: Body, bits: int) -> ir.Value:
+    """The first nodes of a function: (packed, shape) -> flat uint8 levels; see `quant.domain`."""
     wide = b("Unsqueeze", b.inputs[0], b.constant(np.array([-1])))
     if BYTE % bits:
         ones = b("BitShift", wide, b.constant(_places(1)), direction="RIGHT")
@@ -70,7 +70,10 @@ def _body(b: Body, bits: int) -> ir.Value:
         levels = b("BitwiseAnd", shifted, b.constant(np.uint8(2**bits - 1)))
     flat = b("Reshape", levels, b.constant(np.array([-1])))
     count = b("ReduceProd", b.inputs[1])
-    cut = b(
+    return b(
         "Slice", flat, b.constant(np.array([0])), b("Reshape", count, b.constant(np.array([1])))
     )
-    return b("Reshape", cut, b.inputs[1])
+
+
+def _body(b: Body, bits: int) -> ir.Value:
+    return b("Reshape", unpacked_bits(b, bits), b.inputs[1])

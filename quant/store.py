@@ -146,7 +146,7 @@ class Store:
         shape = self.constant(f"{name}_shape", np.array(levels.shape))
         node = unpack_node(self.model, packed, shape, bits)
         node.metadata_props.update({FORMAT_KEY: f"packed{bits}", WEIGHT_KEY: name})
-        return self._place(node, f"{name}_u")
+        return self.place(node, f"{name}_u")
 
     # Building blocks
 
@@ -156,9 +156,10 @@ class Store:
 
     def node(self, op_type: str, inputs: list[ir.Value], name: str, **attributes: Any) -> ir.Value:
         """A standard node of one output, behind what it reads, before everything else."""
-        return self._place(ir.node(op_type, inputs, attributes=attributes), name)
+        return self.place(ir.node(op_type, inputs, attributes=attributes), name)
 
-    def _place(self, node: ir.Node, name: str) -> ir.Value:
+    def place(self, node: ir.Node, name: str) -> ir.Value:
+        """Any node of one output, likewise."""
         graph = self.model.graph
         node.name = fresh_name(graph, name)
         node.outputs[0].name = node.name

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from infer_tool.engines import open_engine
@@ -46,6 +47,17 @@ def test_half_of_the_work_and_the_report(cli, samples, tmp_path) -> None:
     again = tmp_path / "again.onnx"
     assert cli(*command(samples, again, "--max-drop", "10%")).status == 0
     assert sha256(again) == sha256(out)
+
+
+def test_units_of_a_recurrent_layer(cli, samples, tmp_path) -> None:
+    out = tmp_path / "small.onnx"
+    words = command(samples, out, "--data", samples / "digits_rows.npz", model="digits_gru")
+    result = cli(*words, "--importance", "magnitude", "--epochs", 1)
+    assert result.status == 0, result.err
+    (gru,) = (n for n in onnx.load(out).graph.node if n.op_type == "GRU")
+    (units,) = (a.i for a in gru.attribute if a.name == "hidden_size")
+    assert units < 64
+    assert units % 8 == 0
 
 
 def test_without_labels(cli, samples, tmp_path) -> None:
