@@ -355,14 +355,25 @@ class Prune(Compress, Explain, PruneConfig):
     """Remove channels or weights, train what is left, measure, and keep the limits."""
 
 
+def _rate(default: float) -> float:
+    """The option of the learning rate for methods that start near their source."""
+    (option,) = (f for f in fields(TrainConfig) if f.name == "learning_rate")
+    found: float = field(default=default, metadata=option.metadata)
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cluster(Compress, Explain, ClusterConfig):
     """Give weights few values, train them, measure, and keep the limits."""
+
+    learning_rate: float = _rate(0.001)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Factorize(Compress, Explain, FactorizeConfig):
     """Cut layers into two of low rank, train them, measure, and keep the limits."""
+
+    learning_rate: float = _rate(0.002)
 
 
 @dataclass(frozen=True, kw_only=True)

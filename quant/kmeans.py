@@ -93,8 +93,8 @@ def _row(before: Array, gain: Any, number: int) -> tuple[Array, Array]:
     done = np.array([number, size + 1])  # ends whose choice is known, and beyond the last one
     choice_of = np.array([number, size])
     todo = np.arange(number + 1, size + 1)
-    stride = 1 << max(int(todo.size).bit_length() - 1, 0) if todo.size else 0
-    while stride:
+    stride = 1 << todo.size.bit_length()
+    while stride:  # ever nearer ends: each lies between two whose choices bound its own
         ends = todo[stride - 1 :: 2 * stride]
         if ends.size:
             after = np.searchsorted(done, ends)

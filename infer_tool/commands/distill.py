@@ -83,7 +83,7 @@ def _hints(begun: Start, config: Distill, student: ir.Model) -> Hints | None:
         heads = {h.name for m in models for h in heads_of(m, labelled=begun.lesson.labelled)}
         outputs = {o.name or "" for m in models for o in m.graph.outputs}
         pairs += matched(mine, others, heads | outputs)
-    hints = make_hints(student, pairs, config, config.seed)
+    hints = make_hints(student, begun.source, pairs, config, begun.lesson.feeds)
     if hints is not None:
         with stage(begun.report, "hints") as line:
             line.options = {

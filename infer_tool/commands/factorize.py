@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
 
-BATCHES = 16  # of training samples as they are, by which factors are fitted
+BATCHES = 8  # of training samples as they are, to which factors are fitted
+JUDGED = 16  # of these samples, by which layers are compared
 
 
 def run(config: Factorize, ui: Terminal) -> Report:
@@ -81,8 +82,9 @@ def _factorize(
     with ui.step("factorise"), stage(begun.report, "factorize") as line:
         samples = begun.lesson.samples
         feeds = [f for f, _ in islice(samples.training.batches(samples.size), BATCHES)]
+        judged = feeds[0] if samples.fixed else {n: x[:JUDGED] for n, x in feeds[0].items()}
         heads = [h.name for h in heads_of(begun.source, labelled=begun.lesson.labelled)]
-        found = factorize(begun.source, feeds, heads, config, counted, target)
+        found = factorize(begun.source, feeds, judged, heads, config, counted, target)
         set_facts(line, facts(begun.source), facts(found.model))
         line.options = {f.name: getattr(config, f.name) for f in fields(FactorizeConfig)}
         line.options["layers"] = {n: asdict(o) for n, o in found.chosen.items() if o.way}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from infer_runtime import Session
 from infer_runtime.errors import UsageError
 from passes.graph import add_initializer, fresh_name
 from quant.train.extra import import_torch
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 ANGLE_SAMPLES = 64  # of a batch: angles are as many as the cube of them
 ANGLES_SHARE = 2.0  # of angles beside distances, as in section 4 there
+RIDGE = 1e-3  # of the mean square of a channel: channels that go together have no single solution
+SAME = 1e-6  # of the mean square: squared distances below it are the rounding of float32
 _TINY = 1e-12
 
 
@@ -68,7 +71,8 @@ class Hints:
         for number, (pair, wanted) in enumerate(zip(self.pairs, teacher, strict=True)):
             got, projected = student[2 * number : 2 * number + 2]
             if self.features:
-                total = total + self.features * relative_error(projected, wanted)
+                error = relative_error(projected.flatten(1), wanted.flatten(1))
+                total = total + self.features * error
             if self.attention and pair.teacher.places:
                 axes = pair.student.axis, pair.teacher.axis
                 total = total + self.attention * attention_loss(got, wanted, *axes)
@@ -108,7 +112,8 @@ def _relations(x: Any) -> tuple[Any, Any]:
     products = flat @ flat.T
     norms = products.diagonal()
     same = torch.eye(len(flat), dtype=torch.bool, device=flat.device)
-    square = (norms[:, None] + norms - 2 * products).clamp_min(_TINY).masked_fill(same, 1.0)
+    least = float(norms.mean().detach()) * SAME + _TINY
+    square = (norms[:, None] + norms - 2 * products).clamp_min(least).masked_fill(same, 1.0)
     distance = square.sqrt()
     mean = distance.masked_fill(same, 0.0).sum() / max(int((~same).sum()), 1)
     few = slice(min(len(flat), ANGLE_SAMPLES))
@@ -116,13 +121,20 @@ def _relations(x: Any) -> tuple[Any, Any]:
     cosine = (p[None] - p[:, :, None] - p[:, None] + n[:, None, None]) / (
         d[:, :, None] * d[:, None]
     )
-    return (distance / mean.clamp_min(_TINY)).masked_fill(same, 0.0), cosine
+    return (distance / mean.clamp_min(_TINY)).masked_fill(same, 0.0), cosine.clamp(-1.0, 1.0)
 
 
 def make_hints(
-    student: ir.Model, pairs: Sequence[tuple[Tensor, Tensor]], config: DistillConfig, seed: int
+    student: ir.Model,
+    teacher: ir.Model,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    config: DistillConfig,
+    feeds: Mapping[str, Array],
 ) -> Hints | None:
     """The hints that the options ask for; the student gets projections, in place.
+
+    A projection starts as the best one for `feeds`, in place of a random one that the student
+    would follow at first.
 
     Raises:
         UsageError: a weight without pairs, or pairs that do not fit.
@@ -140,10 +152,13 @@ def make_hints(
             )
     if attention and not any(other.places for _, other in pairs):
         raise UsageError("--attention-weight: no pair of tensors has places, as images have")
-    generator = np.random.default_rng([seed, len(pairs)])
-    made = [
-        Pair(a, b, _projected(student, a, b, generator) if features else a.name) for a, b in pairs
-    ]
+    values = _values(student, [a for a, _ in pairs], feeds)
+    wanted = _values(teacher, [b for _, b in pairs], feeds)
+    made = []
+    for mine, other in pairs:
+        arrays = values[mine.name], wanted[other.name]
+        name = _projected(student, mine, other, arrays) if features else mine.name
+        made.append(Pair(mine, other, name))
     return Hints(tuple(made), *weights)
 
 
@@ -162,7 +177,23 @@ def _weights(config: DistillConfig, paired: bool) -> tuple[float, float, float]:
     return features, config.attention_weight, config.relation_weight
 
 
-def _projected(model: ir.Model, mine: Tensor, other: Tensor, generator: np.random.Generator) -> str:
+def _values(
+    model: ir.Model, tensors: Sequence[Tensor], feeds: Mapping[str, Array]
+) -> dict[str, Array]:
+    return Session(model).run(feeds, [t.name for t in tensors])
+
+
+def _fitted(got: Array, wanted: Array, axis: int) -> Array:
+    """The matrix [wanted channels, channels] of least squared error."""
+    rows, targets = (np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]) for x in (got, wanted))
+    rows, targets = rows.astype(np.float64), targets.astype(np.float64)
+    moments = rows.T @ rows
+    ridge = RIDGE * np.trace(moments) / len(moments) + _TINY
+    found = np.linalg.solve(moments + ridge * np.eye(len(moments)), rows.T @ targets)
+    return np.asarray(found.T, np.float32)
+
+
+def _projected(model: ir.Model, mine: Tensor, other: Tensor, arrays: tuple[Array, Array]) -> str:
     """The name of the student's tensor with the teacher's channels: a product where they differ."""
     width, wanted = mine.shape[mine.axis], other.shape[other.axis]
     if (width, mine.axis) == (wanted, other.axis):
@@ -172,7 +203,7 @@ def _projected(model: ir.Model, mine: Tensor, other: Tensor, generator: np.rando
             f"--hint {mine.name}={other.name}: the channels are on axis {mine.axis} of one and on "
             f"axis {other.axis} of the other"
         )
-    weight = generator.normal(size=(wanted, width)).astype(np.float32) / np.float32(width) ** 0.5
+    weight = _fitted(*arrays, mine.axis)
     graph = model.graph
     value = next(o for n in graph for o in n.outputs if o.name == mine.name)
     if mine.axis == len(mine.shape) - 1:

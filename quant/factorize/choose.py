@@ -61,9 +61,10 @@ def within(layers: Sequence[Layer], counted: str, fixed: float, goal: float) -> 
 
     least = fixed + sum(min(o.cost(counted) for o in layer.options) for layer in layers)
     if least > goal:
+        whole = fixed + sum(layer.options[0].cost(counted) for layer in layers)
         raise UsageError(
-            f"the budget is {goal:.0f} {counted}, the smallest ranks leave {least:.0f}; ask for "
-            "more, or lower --multiple"
+            f"{100 * goal / whole:.1f}% of the {counted} is asked for, the smallest ranks leave "
+            f"{100 * least / whole:.1f}%; ask for more, or lower --multiple"
         )
     low, high = 0.0, 1.0
     while cost(at(high)) > goal:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_runtime import Session
-from passes.base import Refusal, is_op
+from passes.base import Refusal, all_nodes, is_op
 from passes.facts import infer_shapes, macs_by_node
 from passes.graph import constant
 from quant.factorize.choose import Layer, Option
@@ -39,7 +39,7 @@ class Cut:
     node: ir.Node
     rows: Array
     taps: tuple[int, ...]
-    moments: Array  # second moments [K, K]; centred where a bias takes the mean error
+    moments: Array | None  # second moments [K, K]; centred where a bias takes the mean error
     mean: Array  # [K]; zeros where it does not
     ways: dict[Way, Factors]
 
@@ -64,10 +64,10 @@ def cuts(
     """
     check_excluded(model, config.exclude)
     nodes, refusals = [], []
-    for node in model.graph:
+    for node in all_nodes(model):
         if not is_op(node, *LINEAR):
             continue
-        if reason := _reason(node, config):
+        if reason := _reason(model, node, config):
             refusals.append(Refusal(node.name or "?", node.op_type, reason))
         else:
             nodes.append(node)
@@ -77,7 +77,9 @@ def cuts(
     return [_cut(node, watch) for node in nodes], refusals
 
 
-def _reason(node: ir.Node, config: FactorizeConfig) -> str | None:
+def _reason(model: ir.Model, node: ir.Node, config: FactorizeConfig) -> str | None:
+    if node.graph is not model.graph:
+        return "it is in a branch or a loop"
     if node.name in config.exclude:
         return "excluded by the user"
     if reason := weight_reason(node):
@@ -100,13 +102,10 @@ def _cut(node: ir.Node, watch: Watch) -> Cut:
     taps = tuple(array.shape[2:]) if is_op(node, "Conv") else ()
     assert node.inputs[1] is not None
     seen = watch.moments.get(node.inputs[1].name or "")
-    size = rows.shape[1]
-    if seen is None or not seen.rows:  # too large, or never reached: all inputs count the same
-        moments, mean = np.eye(size), np.zeros(size)
-    elif is_op(node, "MatMul"):
-        moments, mean = seen.second[0], np.zeros(size)
-    else:
-        moments, mean = seen.centred[0], seen.mean[0]
+    moments, mean = None, np.zeros(rows.shape[1])
+    if seen is not None and seen.rows:  # else too large, or never reached
+        moments = seen.second[0] if is_op(node, "MatMul") else seen.centred[0]
+        mean = mean if is_op(node, "MatMul") else seen.mean[0]
     ways: dict[Way, Factors] = {}
     for way in _ways(node, taps):
         ways[way] = factors(as_matrix(rows, taps, way), moments_of(moments, taps, way))
@@ -158,8 +157,14 @@ def _options(
         parameters = rank * sum(sizes) + bias
         macs = rank * sum(s * p for s, p in zip(sizes, places, strict=True))
         if parameters < whole.parameters and macs <= whole.macs:
-            error = cut.rows - cut.rows_at(way, rank)
-            yield Option(way, rank, parameters, macs, lost(error, cut.rows, cut.moments))
+            yield Option(way, rank, parameters, macs, _lost(cut, way, rank))
+
+
+def _lost(cut: Cut, way: Way, rank: int) -> float:
+    """What the factors know where they saw whole patches, and not columns of them."""
+    if way == "channel":
+        return float(cut.ways[way].lost[rank])
+    return lost(cut.rows - cut.rows_at(way, rank), cut.rows, cut.moments)
 
 
 def weigh(
@@ -190,6 +195,7 @@ def _parameters(cut: Cut, option: Option) -> dict[str, Array]:
     shaped = weight_of(cut.node, rows[None], array.shape).astype(np.float32)
     result = {weight.name or "": shaped}
     bias = cut.node.inputs[2] if len(cut.node.inputs) > 2 else None
-    if bias is not None and (old := constant(bias)) is not None:
-        result[bias.name or ""] = (old + cut.shift(rows).astype(np.float32)).reshape(old.shape)
+    old, shift = constant(bias), cut.shift(rows).astype(np.float32)
+    if bias is not None and old is not None and old.size == shift.size:
+        result[bias.name or ""] = old + shift.reshape(old.shape)
     return result

@@ -37,6 +37,7 @@ class LowRank:
 def factorize(
     model: ir.Model,
     feeds: Sequence[Mapping[str, Array]],
+    judged: Mapping[str, Array],
     heads: Sequence[str],
     config: FactorizeConfig,
     counted: str,
@@ -46,7 +47,8 @@ def factorize(
 
     Args:
         model: optimised, constants as initialisers, nodes named.
-        feeds: samples, by which the factors are fitted and the layers compared.
+        feeds: samples, to which the factors are fitted.
+        judged: samples, by which layers are compared; the model runs once on them for each layer.
         heads: values by which a change of the model is judged.
         config: the options.
         counted: parameters or macs; "" to go by `config.energy`.
@@ -58,8 +60,8 @@ def factorize(
     """
     found, refusals = cuts(model, feeds, config)
     layers = layers_of(model, found, config.multiple)
-    weigh(model, found, layers, feeds[0], list(heads))
     if counted:
+        weigh(model, found, layers, judged, list(heads))
         total = getattr(facts(model), counted)
         fixed = total - sum(layer.options[0].cost(counted) for layer in layers)
         chosen = within(layers, counted, fixed, target * total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from infer_runtime import Session
@@ -76,13 +77,15 @@ def test_named_pairs_and_names_that_are_near(network) -> None:
 )
 def test_weights_that_do_not_fit(network, options, names, words) -> None:
     student = network(4, 8)
-    mine, others = (tensors_of(m, feeds()) for m in (student, network(8, 16)))
+    teacher = network(8, 16)
+    mine, others = (tensors_of(m, feeds()) for m in (student, teacher))
+    pairs = named_pairs(names, mine, others)
     with pytest.raises(UsageError, match=words):
-        make_hints(student, named_pairs(names, mine, others), DistillConfig(**options), 0)
+        make_hints(student, teacher, pairs, DistillConfig(**options), feeds())
 
 
 def test_no_pairs_are_no_hints(network) -> None:
-    assert make_hints(network(4, 8), [], DistillConfig(), 0) is None
+    assert make_hints(network(4, 8), network(8, 16), [], DistillConfig(), feeds()) is None
 
 
 def by_hand(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,6 +122,26 @@ def test_losses_by_hand() -> None:
     assert float(relation_loss(torch.tensor(got), torch.tensor(3 * got + 1))) < 1e-6
 
 
+def test_samples_that_are_all_the_same_have_finite_relations() -> None:
+    torch = pytest.importorskip("torch")
+    same = torch.full((5, 700), 1e4, requires_grad=True)
+    loss = relation_loss(same + 0.0, torch.tensor(normal(3, 5, 40)))
+    loss.backward()
+    assert float(loss.detach()) < 10
+    assert torch.isfinite(same.grad).all()
+
+
+def test_pooled_values_with_and_without_their_axes(network) -> None:
+    """[N, C] learns [N, C, 1, 1]: sample by sample, not each from all."""
+    torch = pytest.importorskip("torch")
+    student, teacher = network(8, 16), network(8, 16)
+    mine, others = (tensors_of(m, feeds()) for m in (student, teacher))
+    hints = make_hints(student, teacher, [(mine["f"], others["p"])], CONFIG, feeds())
+    assert hints is not None
+    value = torch.tensor(Session(teacher).run(feeds(), ["f"])["f"])
+    assert float(hints.loss([value, value], [value[:, :, None, None]])) == 0
+
+
 def test_projections_learn_and_go(network) -> None:
     """They have gradients, the outputs do not feel them, and nothing of them is left."""
     torch = pytest.importorskip("torch")
@@ -128,7 +151,8 @@ def test_projections_learn_and_go(network) -> None:
     plain, teacher = network(4, 8), network(8, 16, 7)
     student = plain.clone()
     pairs = matched(tensors_of(student, feeds()), tensors_of(teacher, feeds()), {"y"})
-    hints = make_hints(student, pairs, DistillConfig(relation_weight=0.5, feature_weight=1.0), 0)
+    config = DistillConfig(relation_weight=0.5, feature_weight=1.0)
+    hints = make_hints(student, teacher, pairs, config, feeds())
     assert hints is not None
     module = Trainable(student)
     added = set(module.known) - set(Trainable(plain).known)
@@ -152,10 +176,29 @@ def test_projections_learn_and_go(network) -> None:
     )
 
 
+def test_a_projection_starts_at_the_best_one(network) -> None:
+    """Of a student that is half of its teacher's channels, and of one that knows more."""
+    teacher, student = network(8, 16), network(4, 8)
+    w = teacher.graph.initializers["w1"].const_value.numpy()
+    student.graph.initializers["w1"].const_value = ir.tensor(w[:4], name="w1")
+    mine, others = (tensors_of(m, feeds()) for m in (student, teacher))
+    pairs = [(mine["a"], others["a"])]
+    hints = make_hints(student, teacher, pairs, CONFIG, feeds())
+    assert hints is not None
+    got = Session(student).run(feeds(), ["a_projected"])["a_projected"]
+    wanted = Session(teacher).run(feeds(), ["a"])["a"]
+    np.testing.assert_allclose(got[:, :4], wanted[:, :4], atol=0.01 * wanted.std())
+    rows = Session(student).run(feeds(), ["a"])["a"].transpose(0, 2, 3, 1).reshape(-1, 4)
+    targets = wanted.transpose(0, 2, 3, 1).reshape(-1, 8)
+    best = np.linalg.lstsq(rows, targets, rcond=None)[0]
+    error = np.mean((got.transpose(0, 2, 3, 1).reshape(-1, 8) - targets) ** 2)
+    assert error == pytest.approx(np.mean((rows @ best - targets) ** 2), rel=1e-3)
+
+
 def test_labels_alone_with_hints(network) -> None:
     student, teacher = network(8, 16), network(8, 16, 7)
     pairs = matched(tensors_of(student, feeds()), tensors_of(teacher, feeds()), {"y"})
-    hints = make_hints(student, pairs, CONFIG, 0)
+    hints = make_hints(student, teacher, pairs, CONFIG, feeds())
     task = Task(student, teacher, TrainConfig(label_weight=1.0), labelled=True, hints=hints)
     assert task.teacher_names == ["sr", "cr", "f"]
     assert len(student.graph) == len(teacher.graph)  # as wide as the teacher: no projection

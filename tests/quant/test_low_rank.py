@@ -33,10 +33,15 @@ def low(seed: int, rows: int, columns: int, rank: int) -> np.ndarray:
 
 def test_factors_of_the_identity_are_a_singular_value_decomposition() -> None:
     matrix = normal(1, 9, 6).astype(np.float64)
-    found = factors(matrix, np.eye(9))
+    found = factors(matrix, None)
     u, s, v = np.linalg.svd(matrix, full_matrices=False)
     for rank in (1, 3, 6):
         np.testing.assert_allclose(found.product(rank), (u * s)[:, :rank] @ v[:rank], atol=1e-10)
+        left = float((s[rank:] ** 2).sum() / (s**2).sum())
+        assert found.lost[rank] == pytest.approx(left, abs=1e-10)
+        assert lost((matrix - found.product(rank)).T, matrix.T, None) == pytest.approx(
+            left, abs=1e-10
+        )
     np.testing.assert_allclose(
         np.linalg.norm(found.first, axis=0), np.linalg.norm(found.second, axis=1), rtol=1e-6
     )
@@ -50,8 +55,9 @@ def test_factors_fit_the_data() -> None:
     for rank in (1, 2, 4):
         error = matrix - factors(matrix, moments).product(rank)
         best = float((s[rank:] ** 2).sum() / (s**2).sum())
+        assert factors(matrix, moments).lost[rank] == pytest.approx(best, rel=1e-6)
         assert lost(error.T, matrix.T, moments) == pytest.approx(best, rel=1e-6)
-        plain = matrix - factors(matrix, np.eye(9)).product(rank)
+        plain = matrix - factors(matrix, None).product(rank)
         assert lost(plain.T, matrix.T, moments) > best
 
 
@@ -126,17 +132,17 @@ def model(make):
 
 def test_the_layer_goes_that_costs_nothing(model, run_ort) -> None:
     feeds = {"x": normal(5, 256, 16)}
-    result = factorize(model, [feeds], ["y"], CONFIG, "parameters", 0.7)
+    result = factorize(model, [feeds], feeds, ["y"], CONFIG, "parameters", 0.7)
     assert {n: o.rank for n, o in result.chosen.items() if o.way} == {"n2": 6}
     np.testing.assert_allclose(
         run_ort(result.model, feeds)[0], run_ort(model, feeds)[0], rtol=1e-3, atol=1e-3
     )
     assert facts(result.model).parameters <= 0.7 * facts(model).parameters
     assert {r.node: r.reason for r in result.refusals}["n0"] == "cutting others costs less"
-    energy = factorize(model, [feeds], ["y"], replace(CONFIG, energy=0.99), "", 0.0)
+    energy = factorize(model, [feeds], feeds, ["y"], replace(CONFIG, energy=0.99), "", 0.0)
     assert energy.chosen["n2"].rank <= 6
     assert all(o.lost <= 0.01 for o in energy.chosen.values())
-    macs = factorize(model, [feeds], ["y"], CONFIG, "macs", 0.4)
+    macs = factorize(model, [feeds], feeds, ["y"], CONFIG, "macs", 0.4)
     assert facts(macs.model).macs <= 0.4 * facts(model).macs
     assert Session(macs.model).run(feeds)["y"].shape == (256, 4)
 
@@ -144,10 +150,10 @@ def test_the_layer_goes_that_costs_nothing(model, run_ort) -> None:
 def test_what_cannot_be_cut(make, model) -> None:
     feeds = {"x": normal(5, 64, 16)}
     with pytest.raises(UsageError, match="lower --multiple"):
-        factorize(model, [feeds], ["y"], CONFIG, "parameters", 0.02)
+        factorize(model, [feeds], feeds, ["y"], CONFIG, "parameters", 0.02)
     excluded = replace(CONFIG, exclude=("n0", "n2", "n4"))
     with pytest.raises(UsageError, match="no layer of this model can be cut: node n0: excluded"):
-        factorize(model, [feeds], ["y"], replace(excluded, energy=0.5), "", 0.0)
+        factorize(model, [feeds], feeds, ["y"], replace(excluded, energy=0.5), "", 0.0)
     grouped = make(
         """g (float[N,4,5,5] x, float[4,1,3,3] w, float[4,4,1,1] v, float[4,4,3,3] u)
         => (float[N,4,1,1] y)
@@ -158,6 +164,17 @@ def test_what_cannot_be_cut(make, model) -> None:
     assert [(r.node, r.reason) for r in refusals] == [("n0", "it has 4 groups")]
     assert [c.node.name for c in found] == ["n1", "n2"]
     assert max(o.parameters for o in layers[0].options[1:]) < 16
+
+
+def test_a_bias_that_is_one_number_for_all(make, run_ort) -> None:
+    model = make(
+        "g (float[N,12] x, float[12,10] w, float[1] b) => (float[N,10] y) { y = Gemm(x, w, b) }",
+        w=low(8, 12, 10, 3), b=np.float32([2]),
+    )  # fmt: skip
+    feeds = {"x": normal(9, 100, 12) + 3}
+    result = factorize(model, [feeds], feeds, ["y"], CONFIG, "parameters", 0.7)
+    wanted = run_ort(model, feeds)[0]
+    np.testing.assert_allclose(run_ort(result.model, feeds)[0], wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_a_budget_is_spent_where_it_gains_most() -> None:
