@@ -48,6 +48,30 @@ def distill(teacher: str | PathLike[str], output: str | PathLike[str], **options
     return _call("distill", model=str(teacher), output=output, **options)
 
 
+def binarize(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Make layers binary and train them; options as in `infer_tool.config.Binarize`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("binarize", model=str(model), output=output, **options)
+
+
+def cluster(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Give weights few values and train them; options as in `infer_tool.config.Cluster`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("cluster", model=str(model), output=output, **options)
+
+
+def factorize(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Cut layers into two of low rank; options as in `infer_tool.config.Factorize`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("factorize", model=str(model), output=output, **options)
+
+
 def run(recipe: str | PathLike[str] | None = None, **options: Any) -> Report:
     """Run a recipe, or repeat the command of a manifest (`locked`); `infer_tool.config.Run`.
 

@@ -83,6 +83,8 @@ def finish(
     model: ir.Model,
     trained: Callable[[Mapping[str, Array]], dict[str, Array]],
     judge: Callable[[Report], None] = lambda _: None,
+    *,
+    quantised: bool = False,
 ) -> None:
     """Write the model when every engine computes what was trained, and the limits are kept.
 
@@ -93,6 +95,7 @@ def finish(
         model: to be written.
         trained: the outputs of the module that was trained.
         judge: adds gates of its own to what was measured.
+        quantised: does the model round values while it runs? Engines may differ by single steps.
 
     Raises:
         MismatchError: an engine computes another thing, or NaN.
@@ -104,7 +107,7 @@ def finish(
 
     def check(path: Path) -> None:
         wanted = [trained(feed) for feed in feeds]
-        check_file(report, ui, path, feeds, wanted, TOLERANCE)
+        check_file(report, ui, path, feeds, wanted, TOLERANCE, quantised)
         report.artifact = describe_file(model, path, config.output)
         _measure(begun, ui, config, path)
         _warn(report)

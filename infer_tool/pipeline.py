@@ -152,7 +152,8 @@ def _placed(
     config: Talk, stage: StageOf, before: str, source: str, path: Path, *, first: bool
 ) -> Talk:
     """The configuration with the files of this run."""
-    if stage.command == FROM_SOURCE and not first and not getattr(config, "shrink", 0):
+    makes = getattr(config, "shrink", 0) or getattr(config, "drop_blocks", 0)
+    if stage.command == FROM_SOURCE and not first and not makes:
         return replace(config, model=source, student=before, output=path)  # type: ignore[call-arg]
     named = "source" if stage.command == "convert" else "model"
     files: dict[str, Any] = {named: before, "output": path}

@@ -15,7 +15,7 @@ Scheme = Literal[
 ]  # fmt: skip
 Calibration = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 Activations = Literal["uint8", "int8"]
-Rounding = Literal["gptq", "nearest"]
+Rounding = Literal["auto", "sequential", "gptq", "nearest"]
 Algorithm = Literal["auto", "rtn", "mse", "hqq", "gptq", "awq"]
 Reconstruct = Literal["none", "layer", "block"]
 
@@ -72,10 +72,12 @@ class QuantizeConfig:
         },
     )
     rounding: Rounding = field(
-        default="gptq",
+        default="auto",
         metadata={
-            "help": "How weights become integers: gptq keeps the outputs on the calibration data, "
-            "nearest keeps the weights."
+            "help": "How weights become integers: gptq keeps the outputs on the calibration data; "
+            "sequential is gptq layer by layer behind the quantised layers before, whose errors it "
+            "makes up for; nearest keeps the weights. auto: sequential for less than 8 bits, else "
+            "gptq."
         },
     )
     bias_correction: bool = field(

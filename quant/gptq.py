@@ -37,12 +37,13 @@ def round_rows(
     nearest = np.clip(np.rint(rows / steps), low, high)
     limits = (np.broadcast_to(low, rows.shape), np.broadcast_to(high, rows.shape))
     compensated = _compensated(rows, second, steps, limits)
-    better = _loss(rows - compensated * steps, second) < _loss(rows - nearest * steps, second)
+    errors = [output_error(rows - levels * steps, second) for levels in (compensated, nearest)]
+    better = errors[0] < errors[1]
     return np.where(better[..., None], compensated, nearest)
 
 
-def _loss(missed: Array, second: Array) -> Array:
-    """The mean squared error of each output, [groups, outputs]."""
+def output_error(missed: Array, second: Array) -> Array:
+    """Mean squared error of each output that lost so much of its weights [groups, outputs, K]."""
     return np.asarray((np.matmul(missed, second) * missed).sum(axis=-1))
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 SMALLEST_HALF = float(np.finfo(np.float16).smallest_normal)  # below it float16 loses digits
-_SHORT = {"w4a8": INT4, "w3a8": INT3, "w2a8": INT2, "w4a4": INT4, "w2a4": INT2}
+SHORT = {"w4a8": INT4, "w3a8": INT3, "w2a8": INT2, "w4a4": INT4, "w2a4": INT2}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def quantize_linear(
     if half_scales and scale.min(initial=np.inf) >= SMALLEST_HALF:
         scale = scale.astype(np.float16).astype(np.float32)
     met = moments.get(value.name or "")
-    if met is not None and met.rows and config.rounding == "gptq":
+    if met is not None and met.rows and config.rounding != "nearest":
         second = met.centred if corrects_bias(node, config) else met.second
         levels = _compensated(node, weight, granularity.spread(scale, weight), second, form)
     else:
@@ -96,7 +96,7 @@ def corrects_bias(node: ir.Node, config: QuantizeConfig) -> bool:
 def weight_format(config: QuantizeConfig, *, short: bool = True) -> IntegerFormat:
     """What a static scheme stores weights in: int8, and, if `short`, N bits for wNaM."""
     long = REDUCED_INT8 if config.reduce_range else INT8
-    return _SHORT.get(config.scheme, long) if short else long
+    return SHORT.get(config.scheme, long) if short else long
 
 
 def _compensated(

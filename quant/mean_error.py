@@ -8,14 +8,13 @@ the weights alone; this adds what rounded activations and all layers before do.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from passes.base import is_op
 from quant.linear import real_weight
-from quant.simulate import Held, Rounded, segments
+from quant.simulate import Held, Rounded, fitting, segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-BATCHES = 16  # of calibration data, held from layer to layer; means need no more
-
 
 def correct_biases(
     model: ir.Model,
@@ -40,7 +37,8 @@ def correct_biases(
     feeds: Iterable[Mapping[str, Array]],
 ) -> None:
     """Change the biases in `linears`; a MatMul has none."""
-    batches, order = list(islice(feeds, BATCHES)), segments(model, chosen, 1)
+    order = segments(model, chosen, 1)
+    batches = fitting(feeds, order)
     rounded = rounded_by(chosen, parameters, linears)
     exact, noisy = Held(batches, order, None), Held(batches, order, rounded)
     for segment in order:

@@ -61,18 +61,15 @@ class Moments:
         K entries of a row need more than K rows to show how they go together (Ledoit and Wolf,
         2004, on such shrinkage); until then rounding must not rely on it.
         """
-        return self._shrunk(self._products / max(self.rows, 1))
+        found = self._products / max(self.rows, 1)
+        return np.asarray(found + shrinkage(found, self.rows))
 
     @property
     def centred(self) -> Array:
         """E[(x - mean) (x - mean)'], likewise: what is left where a bias takes the mean error."""
         mean = self.mean
-        return self._shrunk(self._products / max(self.rows, 1) - mean[:, :, None] * mean[:, None])
-
-    def _shrunk(self, found: Array) -> Array:
-        power = np.trace(found, axis1=1, axis2=2) / self.size
-        doubt = self.size / max(self.rows, 1) * power
-        return np.asarray(found + doubt[:, None, None] * np.eye(self.size))
+        found = self._products / max(self.rows, 1) - mean[:, :, None] * mean[:, None]
+        return np.asarray(found + shrinkage(found, self.rows))
 
     @property
     def mean(self) -> Array:
@@ -96,7 +93,7 @@ class Watch:
             if weight is None or array is None:
                 continue
             name, shape = weight.name or "", rows_of(node, array).shape
-            if layouts.setdefault(name, shape) != shape or (products and _is_large(shape)):
+            if layouts.setdefault(name, shape) != shape or (products and is_large(shape)):
                 self.too_large.append(node.name or "")
                 continue
             self.moments.setdefault(name, Moments(shape[0], shape[2], products))
@@ -113,27 +110,38 @@ class Watch:
             weight = node.inputs[1]
             assert weight is not None
             if value.size:
-                self.moments[weight.name or ""].add(self._rows(node, value.astype(np.float32)))
+                rows = met_rows(node, value.astype(np.float32), self._batch)
+                self.moments[weight.name or ""].add(rows)
 
     def next_batch(self) -> None:
         """Look at other places of the next batch."""
         self._batch += 1
 
-    def _rows(self, node: ir.Node, value: Array) -> Array:
-        if node.op_type != "Conv":
-            rows = value.reshape(-1, value.shape[-1])
-            return rows[self._chosen(len(rows), _wanted(value.shape[-1]))][None]
-        weight = constant(node.inputs[1])
-        assert weight is not None
-        where = geometry(node, value.shape[2:], weight.shape[2:])
-        wanted = _wanted(math.prod(weight.shape[1:])) // len(value)
-        chosen = self._chosen(math.prod(where.out), wanted)
-        return patches(value, where, chosen, node.attributes.get_int("group", 1))
 
-    def _chosen(self, count: int, wanted: int) -> slice:
-        """Some of `count` places, evenly, and others in the next batch."""
-        step = max(1, count // max(1, wanted))
-        return slice(self._batch % step, None, step)
+def shrinkage(found: Array, rows: int) -> Array:
+    """What draws second moments [groups, K, K] of so many rows towards independent entries."""
+    size = found.shape[-1]
+    doubt = np.trace(found, axis1=1, axis2=2) / max(rows, 1)
+    return np.asarray(doubt[:, None, None] * np.eye(size))
+
+
+def met_rows(node: ir.Node, value: Array, batch: int) -> Array:
+    """[groups, rows, K]: some of what the weight meets in a value, elsewhere in each batch."""
+    if node.op_type != "Conv":
+        rows = value.reshape(-1, value.shape[-1])
+        return rows[_chosen(batch, len(rows), _wanted(value.shape[-1]))][None]
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    where = geometry(node, value.shape[2:], weight.shape[2:])
+    wanted = _wanted(math.prod(weight.shape[1:])) // len(value)
+    chosen = _chosen(batch, math.prod(where.out), wanted)
+    return patches(value, where, chosen, node.attributes.get_int("group", 1))
+
+
+def _chosen(batch: int, count: int, wanted: int) -> slice:
+    """Some of `count` places, evenly, and others in the next batch."""
+    step = max(1, count // max(1, wanted))
+    return slice(batch % step, None, step)
 
 
 def _wanted(entries: int) -> int:
@@ -179,5 +187,6 @@ def weight_of(node: ir.Node, rows: Array, shape: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(rows[0] if transposed else rows[0].T)
 
 
-def _is_large(shape: tuple[int, ...]) -> bool:
+def is_large(shape: tuple[int, ...]) -> bool:
+    """Do the second moments of a weight, as `rows_of` shapes it, take too much memory?"""
     return shape[0] * shape[2] ** 2 * np.dtype(np.float64).itemsize > LARGEST_BYTES

@@ -48,9 +48,14 @@ def _places(bits: int) -> Array:
 
 def unpack_node(model: ir.Model, packed: ir.Value, shape: ir.Value, bits: int) -> ir.Node:
     """A call of the model-local function `Unpack<bits>`: (packed, shape) -> uint8 levels."""
+    return ir.node(unpacker(model, bits), [packed, shape], domain=DOMAIN)
+
+
+def unpacker(model: ir.Model, bits: int) -> str:
+    """The name of that function, which the model then has."""
     name = f"Unpack{bits}"
     add_function(model, name, ["packed", "shape"], lambda b: _body(b, bits))
-    return ir.node(name, [packed, shape], domain=DOMAIN)
+    return name
 
 
 def unpacked_bits(b: Body, bits: int) -> ir.Value:

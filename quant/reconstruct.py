@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from passes.base import is_op
 from quant.mean_error import rounded_by
 from quant.parameters import weight_limits
 from quant.selection import MOVERS
-from quant.simulate import Held, Rounded, segments
+from quant.simulate import Held, Rounded, fitting, segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
     Batches = list[dict[str, Any]]
 
-BATCHES = 16  # of calibration data, held from part to part: memory does not grow with the data
+STEP_SAMPLES = 16  # of a step, if a batch has fewer
 BLOCK_LAYERS = 3
 # The rectified sigmoid, the pull towards 0 and 1 and its course (AdaRound, section 3 and table 8).
 STRETCH, SHIFT = 1.2, -0.1
@@ -72,7 +71,7 @@ def reconstruct(
         raise MissingExtraError("learning needs torch: pip install 'infertool[torch]'") from error
     found, spans = dict(linears), dict(parameters)
     order = segments(model, chosen, 1 if config.reconstruct == "layer" else BLOCK_LAYERS)
-    batches = list(islice(feeds, BATCHES))
+    batches = fitting(feeds, order)
     rounded = rounded_by(chosen, spans, found)
     exact, noisy = Held(batches, order, None), Held(batches, order, rounded)
     settled: set[str] = set()
@@ -179,12 +178,14 @@ class _Part:
             {"params": list(self._factors.values()), "lr": RANGE_RATE},
         ]
         optimizer = torch.optim.Adam([g for g in groups if g["params"]])
+        size = max(1, STEP_SAMPLES // max(_count(inputs[0]), 1))
         order = np.random.default_rng(self._config.seed).integers(
-            len(inputs), size=self._config.steps
+            len(inputs), size=(self._config.steps, size)
         )
-        for step, batch in enumerate(order):
+        for step, some in enumerate(order):
             self._rounded.weights |= {n: s.weight() for n, s in self._soft.items()}
-            loss = self._loss(inputs[batch], targets[batch]) + self._pull(step / self._config.steps)
+            loss = sum(self._loss(inputs[i], targets[i]) for i in some) / size
+            loss = loss + self._pull(step / self._config.steps)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -265,6 +266,11 @@ def _weight(node: ir.Node) -> Array:
     assert value is not None
     assert value.const_value is not None
     return np.asarray(value.const_value.numpy(), np.float64)
+
+
+def _count(batch: Mapping[str, Any]) -> int:
+    """Samples of a batch, which has them along its first axis."""
+    return max((x.shape[0] for x in batch.values() if x.ndim), default=1)
 
 
 def _tensor(torch: Any, array: Array | None) -> Any:

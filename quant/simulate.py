@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -18,7 +18,7 @@ from passes.graph import is_constant
 from quant.selection import is_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy as np
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from quant.selection import Selection
 
     Array = np.ndarray[Any, Any]
+
+HELD_BYTES, FEWEST_BATCHES = 1 << 29, 16  # of calibration data, held from part to part
 
 
 @dataclass
@@ -163,6 +165,17 @@ def _segment(model: ir.Model, nodes: list[ir.Node], chosen: Selection) -> Segmen
     return Segment(graph, layers, model.opset_imports)
 
 
+def fitting(feeds: Iterable[Mapping[str, Any]], order: list[Segment]) -> list[Mapping[str, Any]]:
+    """As many batches as `HELD_BYTES` have room for, twice; memory does not grow with the data."""
+    rest = iter(feeds)
+    first = list(islice(rest, 1))
+    held, most = Held(first, order, None), 1
+    for segment in order:
+        held.advance(segment)
+        most = max(most, held.nbytes)
+    return [*first, *islice(rest, max(FEWEST_BATCHES, HELD_BYTES // (2 * most)) - 1)]
+
+
 class Held:
     """Values of some batches as far as later segments read them; `rounded` None for float."""
 
@@ -175,6 +188,17 @@ class Held:
     def inputs(self, segment: Segment) -> list[dict[str, Any]]:
         """What the segment reads, of each batch."""
         return [{n: values[n] for n in segment.inputs} for values in self._batches]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of all values."""
+        return sum(value.nbytes for values in self._batches for value in values.values())
+
+    def values(self, segment: Segment, name: str) -> Iterator[Any]:
+        """One value of each batch that the segment reads or computes."""
+        plan = segment.plan(self._rounded)
+        for given in self.inputs(segment):
+            yield given[name] if name in given else plan.run(given, [name])[name]
 
     def outputs(self, segment: Segment, names: list[str]) -> list[dict[str, Any]]:
         """What it computes under these names, of each batch."""

@@ -20,7 +20,7 @@ from quant.calibrate import calibrate
 from quant.coverage import measure_coverage
 from quant.equalize import equalize, smooth_static
 from quant.formats import INT4, INT8, INT16, UINT4, UINT8, UINT16, IntegerFormat
-from quant.linear import Linear, quantize_linear, weight_format
+from quant.linear import SHORT, Linear, quantize_linear, weight_format
 from quant.mean_error import correct_biases
 from quant.model import Quantized
 from quant.moments import Watch
@@ -28,6 +28,7 @@ from quant.parameters import Parameters, Range, activation_parameters
 from quant.qdq import Emitter
 from quant.reconstruct import learns, reconstruct
 from quant.selection import LINEAR, MOVERS, Selection, is_layer, select
+from quant.sequential import in_sequence, round_in_sequence
 from quant.store import raise_opset
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ WIDE = {"uint8": UINT16, "int8": INT16}
 WIDE_SINCE = 21  # the opset from which on QuantizeLinear writes 16 bits
 SHORT_FORMATS = {"uint8": UINT4, "int8": INT4}
 SHORT_SCHEMES = ("w4a4", "w2a4")  # activations of 4 bits
+SMALL_SHARE = 0.1  # of all weights
 
 
 def quantize_static(
@@ -68,6 +70,8 @@ def quantize_static(
     def refine(
         copy: ir.Model, chosen: Selection, parameters: Grids, linears: Linears
     ) -> tuple[Linears, Grids]:
+        if in_sequence(config):
+            linears = round_in_sequence(copy, chosen, parameters, linears, feeds, config)
         if learns(config):
             linears, parameters = reconstruct(copy, chosen, parameters, linears, feeds, config)
         if config.empirical_bias:
@@ -195,7 +199,8 @@ def _repeatable(
     feeds: Iterable[Mapping[str, Array]], config: QuantizeConfig
 ) -> Iterable[Mapping[str, Array]]:
     """Samples that are read again by some options must not be a stream that ends."""
-    again = config.equalize or config.smooth or config.empirical_bias or learns(config)
+    again = config.equalize or config.smooth or config.empirical_bias
+    again = again or learns(config) or in_sequence(config)
     if again and iter(feeds) is feeds:
         raise UsageError("these options read the samples more than once; give a list of feeds")
     return feeds
@@ -216,16 +221,28 @@ def _evened_out(
 
 
 def wide_nodes(chosen: Selection, config: QuantizeConfig) -> list[str]:
-    """The first and the last product keep 8 bits where the others have 4: they need them most."""
-    if config.scheme not in SHORT_SCHEMES:
+    """The first and the last product keep 8 bits where the others have less: they need them most.
+
+    Where activations have 8 bits only if they are a small part of all weights.
+    """
+    if config.scheme not in SHORT:
         return []
-    products = [name for name, node in chosen.nodes.items() if node.op_type in LINEAR]
-    return [products[0], products[-1]] if products else []
+    products = {name: node for name, node in chosen.nodes.items() if node.op_type in LINEAR}
+    ends = [*products][:1] + [*products][-1:]
+    if config.scheme in SHORT_SCHEMES:
+        return ends
+    sizes = {name: _size(node) for name, node in products.items()}
+    return [name for name in ends if sizes[name] <= SMALL_SHARE * sum(sizes.values())]
+
+
+def _size(node: ir.Node) -> int:
+    weight = constant(node.inputs[1])
+    return 0 if weight is None else weight.size
 
 
 def _watch(chosen: Selection, config: QuantizeConfig) -> Watch:
     """Gathers moments of the inputs of all weights, where an option asks for them."""
-    wanted = config.rounding == "gptq" or config.bias_correction
+    wanted = config.rounding != "nearest" or config.bias_correction
     return Watch(n for n in chosen.nodes.values() if n.op_type in LINEAR and wanted)
 
 

@@ -126,9 +126,15 @@ class Store:
         )
 
     def _palette(self, name: str, weight: QuantizedTensor, form: PaletteFormat) -> ir.Value:
-        table = self.constant(f"{name}_table", weight.scale)
+        """The entries; with a table for each channel they lie behind each other."""
+        table = self.constant(f"{name}_table", weight.scale.reshape(-1))
         codes = self._unpacked(name, weight.levels, form.bits)
         index = self.node("Cast", [codes], f"{name}_i", to=int(ir.DataType.INT32))
+        if isinstance(weight.granularity, PerAxis):
+            channels, size = weight.scale.shape
+            starts = size * np.arange(channels, dtype=np.int32)
+            offset = self.constant(f"{name}_o", weight.granularity.spread(starts, weight.levels))
+            index = self.node("Add", [index, offset], f"{name}_j")
         return self.node("Gather", [table, index], f"{name}_w", axis=0)
 
     def _unpacked(self, name: str, levels: Array, bits: int) -> ir.Value:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quant.formats import FloatFormat, Format, IntegerFormat, PaletteFormat
-from quant.granularity import Granularity, PerTensor
+from quant.formats.palette import entries
+from quant.granularity import Granularity, PerAxis, PerBlock, PerTensor
 from quant.parameters import SMALLEST_SCALE
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
+PIECE = 1 << 17  # elements that are worked on at a time
 # Shares of the largest absolute value that a search for the least squared error tries.
 SHARES = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75, 0.7, 0.65, 0.6)
 
@@ -23,7 +25,8 @@ class QuantizedTensor:
     """What a file stores of a weight.
 
     levels: the shape of the weight, one level to an element. scale: float32 in the shape of the
-    granularity, for palettes the table. zero_point: like the scale, or None for zero.
+    granularity, for palettes the table, or one for each channel. zero_point: like the scale, or
+    None for zero.
     """
 
     format: Format
@@ -35,7 +38,8 @@ class QuantizedTensor:
     def real(self) -> Array:
         """The numbers, float32."""
         if isinstance(self.format, PaletteFormat):
-            return self.format.dequantize(self.levels, self.scale)
+            axis = self.granularity.axis if isinstance(self.granularity, PerAxis) else None
+            return entries(self.levels, self.scale, axis)
         scale = self.granularity.spread(self.scale, self.levels)
         zero = np.zeros((), np.int64)
         if self.zero_point is not None:
@@ -68,8 +72,33 @@ def quantize_tensor(
         return QuantizedTensor(form, PerTensor(), form.quantize(x, table), table)
     if isinstance(form, FloatFormat) and not form.scaled:
         return round_to(x, form, PerTensor(), np.ones((), np.float32))
-    scale, zero = group_parameters(x, form, granularity, search=search)
-    return round_to(x, form, granularity, scale, zero)
+    axis = _free_axis(x, granularity)
+    if axis is None or x.size <= PIECE:
+        scale, zero = group_parameters(x, form, granularity, search=search)
+        return round_to(x, form, granularity, scale, zero)
+    parts = [
+        quantize_tensor(part, form, granularity, search=search)
+        for part in np.array_split(x, min(x.shape[axis], -(-x.size // PIECE)), axis)
+    ]
+    along = axis if isinstance(granularity, PerBlock) else 0
+    zeros = [part.zero_point for part in parts if part.zero_point is not None]
+    return QuantizedTensor(
+        form,
+        granularity,
+        np.concatenate([part.levels for part in parts], axis),
+        np.concatenate([part.scale for part in parts], along),
+        np.concatenate(zeros, along) if zeros else None,
+    )
+
+
+def _free_axis(x: Array, granularity: Granularity) -> int | None:
+    """An axis whose pieces share no scale: they fit into caches, their float64 into memory."""
+    if isinstance(granularity, PerAxis) and x.shape[granularity.axis] > 1:
+        return granularity.axis % x.ndim
+    if isinstance(granularity, PerBlock):
+        others = (i for i in range(x.ndim) if i != granularity.axis % x.ndim and x.shape[i] > 1)
+        return next(others, None)
+    return None
 
 
 def group_parameters(

@@ -93,7 +93,7 @@ def main() -> int:
     chosen = [c for c in cases(options.cache, options.resnet) if options.only in c.name]
     for kind in ("fp32", "int8") if options.kind == "both" else (options.kind,):
         rows: list[Row] = []
-        print(f"{kind:26}" + "".join(f"{n:>10}" for n in _columns(kind)) + _HEADS)
+        print(head(kind))
         for case in chosen:
             row = measure(case, kind, options)
             if row is not None:
@@ -104,6 +104,11 @@ def main() -> int:
 
 
 _HEADS = f"{'ratio':>8}{'least':>7}{'error':>9}{'text kB':>9}{'arena':>7}{'cc s':>6}{'emit s':>8}"
+
+
+def head(kind: str) -> str:
+    """The first line of the table."""
+    return f"{kind:26}" + "".join(f"{n:>10}" for n in _columns(kind)) + _HEADS
 
 
 def _columns(kind: str) -> list[str]:

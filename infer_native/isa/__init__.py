@@ -42,6 +42,7 @@ ISAS = {
             ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512vbmi"),
         ),
         Isa("neon", "arm", 4, 32, (), ("asimd",)),
+        Isa("dotprod", "arm", 4, 32, (), ("asimd", "asimddp")),
     )
 }  # fmt: skip
 
@@ -88,6 +89,6 @@ def _features() -> set[str]:
     if not info.exists():
         return set()
     for line in info.read_text().splitlines():
-        if line.startswith("flags"):
+        if line.startswith(("flags", "Features")):
             return set(line.partition(":")[2].split())
     return set()

@@ -8,6 +8,15 @@ if TYPE_CHECKING:
     from infer_native.isa import Isa
 
 _HEADERS = {"x86": "#include <immintrin.h>\n", "arm": "#include <arm_neon.h>\n"}
+# In the source, not a flag: another processor would be another libc for zig, built first.
+_TARGETS = {
+    "dotprod": """#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#else
+#pragma GCC target("+dotprod")
+#endif
+"""
+}
 # Vector operations by instruction set: maximum, minimum (the second operand wins over NaN),
 # one number in every lane.
 _OPERATIONS = {
@@ -15,7 +24,87 @@ _OPERATIONS = {
     "avx2": ("_mm256_max_ps", "_mm256_min_ps", "_mm256_set1_ps", "__m256"),
     "sse": ("_mm_max_ps", "_mm_min_ps", "_mm_set1_ps", "__m128"),
     "neon": ("vmaxq_f32", "vminq_f32", "vdupq_n_f32", "float32x4_t"),
+    "dotprod": ("vmaxq_f32", "vminq_f32", "vdupq_n_f32", "float32x4_t"),
 }
+
+# For integers: weights, a few numbers in every lane, products added to 32-bit sums; float32 rounded
+# to whole numbers, a product and a sum rounded once.
+_PAIRS = """typedef {v} WV;
+#define WLD(p) {load}((const {v} *)(const void *)(p))
+#define WDOT(c, v, w) ((vi){add}(({v})(c), {madd}(v, w)))
+static inline WV WSET(const int16_t *p) {{ int32_t n; memcpy(&n, p, 4); return {set}(n); }}
+#define VROUND(v) ((vf){round}(({f})(v), 8))
+"""
+_FUSED = "#define VFMA(a, b, c) ((vf){fma}(({f})(a), ({f})(b), ({f})(c)))\n"
+# Without the instruction libm does it.
+_SPLIT = """static inline vf VFMA(vf a, vf b, vf c) {
+  vf r;
+  for (int i = 0; i < VL; i++) r[i] = fmaf(a[i], b[i], c[i]);
+  return r;
+}
+"""
+_ROUND_ARM = """#define VROUND(v) ((vf)vrndnq_f32((float32x4_t)(v)))
+#define VFMA(a, b, c) ((vf)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+"""
+_INTEGERS = {
+    "avx2": _PAIRS.format(
+        v="__m256i", load="_mm256_loadu_si256", add="_mm256_add_epi32", madd="_mm256_madd_epi16",
+        set="_mm256_set1_epi32", round="_mm256_round_ps", f="__m256",
+    ) + _FUSED.format(fma="_mm256_fmadd_ps", f="__m256"),
+    "sse": _PAIRS.format(
+        v="__m128i", load="_mm_loadu_si128", add="_mm_add_epi32", madd="_mm_madd_epi16",
+        set="_mm_set1_epi32", round="_mm_round_ps", f="__m128",
+    ) + _SPLIT,
+    "neon": """typedef int16x4_t WV;
+#define WLD(p) vld1_s16(p)
+#define WSET(p) vdup_n_s16(*(p))
+#define WDOT(c, v, w) ((vi)vmlal_s16((int32x4_t)(c), v, w))
+""" + _ROUND_ARM,
+    "dotprod": """typedef int8x16_t WV;
+#define WLD(p) vld1q_s8(p)
+#define WDOT(c, v, w) ((vi)vdotq_s32((int32x4_t)(c), w, v))
+static inline WV WSET(const int8_t *p) {
+  int32_t n;
+  memcpy(&n, p, 4);
+  return vreinterpretq_s8_s32(vdupq_n_s32(n));
+}
+""" + _ROUND_ARM,
+}  # fmt: skip
+_BYTES = """typedef uint8_t vb __attribute__((vector_size(VL), aligned(1), may_alias));
+typedef int16_t vs __attribute__((vector_size(2 * VL), aligned(2), may_alias));
+#define LD16(p) __builtin_convertvector(*(const vs *)(p), vi)
+#define CVT(v) __builtin_convertvector(v, vf)
+static inline vf q_vload(const uint8_t *p) {
+  vb v;
+  memcpy(&v, p, VL);
+  return __builtin_convertvector(__builtin_convertvector(v, vi), vf);
+}
+static inline vf q_vclip(vf v) { return VMIN(VSET(255.0f), VMAX(VSET(0.0f), v)); }
+static inline vf q_vbyte(vi c, vf scale, float zero) {
+  return q_vclip(VROUND(CVT(c) * scale) + VSET(zero));
+}
+static inline void q_vpart(uint8_t *o, vf v, int n) {
+  const vb b = __builtin_convertvector(__builtin_convertvector(v, vi), vb);
+  memcpy(o, &b, (size_t)n);
+}
+static inline void q_vstore(uint8_t *o, vf v) { q_vpart(o, v, VL); }
+static inline void f_part(float *o, vf v, int n) { memcpy(o, &v, 4 * (size_t)n); }
+"""
+_WIDE = """typedef int32_t vi __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+#define LDI(p) (*(const vi *)(p))
+"""
+
+
+def closing(isa: Isa) -> str:
+    """What ends the source."""
+    if isa.name not in _TARGETS:
+        return ""
+    return "\n#if defined(__clang__)\n#pragma clang attribute pop\n#endif\n"
+
+
+def integers(isa: Isa) -> str:
+    """Definitions for integer kernels on 32-bit sums; nothing where there are none."""
+    return f"{_WIDE}{_INTEGERS[isa.name]}{_BYTES}" if isa.name in _INTEGERS else ""
 
 
 def prelude(isa: Isa) -> str:
@@ -23,7 +112,7 @@ def prelude(isa: Isa) -> str:
     if not isa.lanes:
         return ""
     max_, min_, set_, type_ = _OPERATIONS[isa.name]
-    return f"""{_HEADERS[isa.family]}
+    return f"""{_TARGETS.get(isa.name, "")}{_HEADERS[isa.family]}
 #define VL {isa.lanes}
 typedef float vf __attribute__((vector_size({4 * isa.lanes}), aligned(4), may_alias));
 #define LD(p) (*(const vf *)(p))

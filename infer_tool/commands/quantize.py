@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from infer_runtime import TensorInfo
     from infer_tool.config import Quantize
     from infer_tool.data import Dataset
+    from infer_tool.engines import Engine
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
     from quant.train.loop import Training
@@ -146,8 +147,8 @@ def open_parts(
     if config.calib == "synthetic":
         report.warnings.append("calibrated on synthetic inputs: the ranges are guesses")
         calibration = synthetic_dataset(inputs, config.calib_samples, config.seed)
-    elif config.calib is not None:
-        calibration = open_dataset(config.calib, inputs, preprocess=config.preprocess)
+    elif calib := config.calib or (config.data if config.eval else None):
+        calibration = open_dataset(calib, inputs, preprocess=config.preprocess)
         calibration = calibration.subset(config.calib_samples)
     else:
         calibration, evaluation = _split(config, evaluation)
@@ -244,19 +245,18 @@ def _measure(
     report: Report, ui: Terminal, config: Quantize, source: ir.Model, path: Path, data: Dataset
 ) -> None:
     """Engines agree about the file; accuracy on all cores; latency side by side."""
-    _engines_agree(report, ui, source, path, data)
     name = pick_engine(config.engine)
+    reference = open_engine(name, source, lean=True)  # one for all, and no second copy of weights
+    _engines_agree(report, ui, reference, path, data)
     with stage(report, "evaluate", engine=name) as line:
-        report.accuracy = evaluate(
-            ui, open_engine(name, source), open_engine(name, path), data, config.metric
-        )
+        report.accuracy = evaluate(ui, reference, open_engine(name, path), data, config.metric)
         line.max_abs_error = report.accuracy.max_abs_error
         line.sqnr_db = report.accuracy.sqnr_db
     if config.scheme.endswith("-weight") and name == "onnxruntime":
         # Its default level rounds the activations of products with short weights to 8 bits.
         with stage(report, "evaluate as written", engine=name) as line:
             as_written = open_engine(name, path, optimize=False)
-            report.exact = evaluate(ui, open_engine(name, source), as_written, data, config.metric)
+            report.exact = evaluate(ui, reference, as_written, data, config.metric)
             line.max_abs_error, line.sqnr_db = report.exact.max_abs_error, report.exact.sqnr_db
     if not report.accuracy.max_abs_error < float("inf"):
         raise MismatchError(
@@ -296,18 +296,17 @@ def _as_target(
 
 
 def _engines_agree(
-    report: Report, ui: Terminal, source: ir.Model, path: Path, data: Dataset
+    report: Report, ui: Terminal, reference: Engine, path: Path, data: Dataset
 ) -> None:
-    """Two engines must compute the same from the file, up to how they round."""
+    """Two engines, one at a time, must compute the same from the file, up to how they round."""
     names = installed_engines()
-    engines = {n: open_engine(n, path) for n in names}
-    size = feed_batch(engines[names[0]].inputs, ENGINE_SAMPLES)
+    size = feed_batch(reference.inputs, ENGINE_SAMPLES)
     feeds, _ = next(iter(data.batches(size)))
     with ui.step("compare engines"), stage(report, "engines", engines=names) as line:
-        outputs = {n: e.run(feeds) for n, e in engines.items()}
+        outputs = {n: open_engine(n, path).run(feeds) for n in names}
         record = worst_over([outputs[names[0]]] * len(names), [outputs[n] for n in names])
         line.max_abs_error, line.sqnr_db = record.max_abs, record.sqnr_db
-        loss = worst_over([open_engine(names[0], source).run(feeds)], [outputs[names[0]]])
+        loss = worst_over([reference.run(feeds)], [outputs[names[0]]])
     if not record.sqnr_db >= min(ENGINES_AGREE_DB, loss.sqnr_db + BELOW_QUANTISATION_DB):
         raise MismatchError(
             f"{' and '.join(names)} disagree about the quantised model: {record.sqnr_db:.1f} dB, "

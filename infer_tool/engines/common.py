@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from infer_runtime import TensorInfo
 
+MAPPED_BYTES = 1 << 26  # of weights; more go to a file beside the model, which engines map
+
 
 @contextmanager
 def as_file(model: str | Path | ir.Model) -> Iterator[Path]:
@@ -31,7 +33,7 @@ def as_file(model: str | Path | ir.Model) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="infertool-") as folder:
         path = Path(folder) / "model.onnx"
-        save_onnx(model, path)
+        save_onnx(model, path, inline_limit=MAPPED_BYTES)
         yield path
 
 

@@ -81,6 +81,15 @@ def test_a_pipeline_is_measured_against_the_first_source(cli, samples, folder) -
     assert [row[3] for row in json.loads(locked.out)["details"]["Bytes"]["rows"]] == ["same"]
 
 
+def test_what_is_measured_on_is_not_calibrated_on(cli, samples, folder) -> None:
+    """`--data` with `--eval` are two sets: all of the second is measured."""
+    words = ["quantize", samples / "digits_mlp.onnx", "-o", folder / "int8.onnx", "--json"]
+    words += ["--data", folder / "train.npz", "--eval", folder / "test.npz", "--runs", 0]
+    result = cli(*words)
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["accuracy"]["samples"] == 119
+
+
 EXACT = """\
 source: {samples}/digits_mlp.onnx
 output: {folder}/out.onnx

@@ -79,15 +79,18 @@ def _check(printed: str, model: ir.Model, feeds: dict[str, Any], *, exact: bool)
         np.testing.assert_allclose(got, wanted, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("name", RUNNERS)
-def test_another_processor_computes_the_same(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "isa"),
+    [*((name, TARGETS[name].isa) for name in RUNNERS), ("aarch64-linux", "dotprod")],
+)
+def test_another_processor_computes_the_same(tmp_path: Path, name: str, isa: str) -> None:
     runner = shutil.which(RUNNERS[name])
     if runner is None or importlib.util.find_spec("ziglang") is None:
         pytest.skip(f"{RUNNERS[name]} or ziglang is not here")
     target = TARGETS[name]
     for kind, (model, feeds) in _models().items():
         shapes = {n: v.shape for n, v in feeds.items()}
-        emitted = emit_model(model, shapes, target.isa)
+        emitted = emit_model(model, shapes, isa)
         arguments = _written(emitted, feeds, tmp_path)
         program = "example.wasm" if "wasm" in name else "example"
         flags = ["-O1", "-target", target.triple, *([] if "wasm" in name else ["-static"])]

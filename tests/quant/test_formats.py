@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from infer_runtime import Session
 from infer_runtime.errors import ModelError
+from quant import tensor
 from quant.domain import inline_functions
 from quant.formats import FORMATS, FloatFormat, IntegerFormat, PaletteFormat
 from quant.granularity import PerAxis, PerBlock, PerTensor
@@ -161,3 +162,20 @@ def test_packed_weights_say_what_they_are(make) -> None:
     assert call.metadata_props["infertool.format"] == "packed3"
     assert call.metadata_props["infertool.weight"] == "w"
     assert isinstance(model, ir.Model)
+
+
+@pytest.mark.parametrize(
+    "kind", [PerAxis(0), PerAxis(-1), PerBlock(1, 8), PerBlock(0, 8), PerTensor()], ids=str
+)
+@pytest.mark.parametrize("name", ["int8", "uint4", "fp8-e4m3"])
+def test_pieces_make_the_whole(monkeypatch, name, kind) -> None:
+    """Large tensors are worked on a piece at a time: the same numbers in the same shapes."""
+    x = np.random.default_rng(5).normal(size=(50, 40, 3)).astype(np.float32)
+    whole = tensor.quantize_tensor(x, FORMATS[name], kind, search=True)
+    monkeypatch.setattr(tensor, "PIECE", 500)
+    pieces = tensor.quantize_tensor(x, FORMATS[name], kind, search=True)
+    np.testing.assert_array_equal(pieces.levels, whole.levels)
+    np.testing.assert_array_equal(pieces.scale, whole.scale)
+    assert (pieces.zero_point is None) == (whole.zero_point is None)
+    if whole.zero_point is not None:
+        np.testing.assert_array_equal(pieces.zero_point, whole.zero_point)
