@@ -62,7 +62,12 @@ METHODS = {
     "w1a32": Method("binarize", {}, 4.0),
     "w1a1": Method("binarize", {"activations": "binary"}, 15.0),
     "w1a1-digits": Method("binarize", {"activations": "binary"}, 1.5, digits=True),
-    "sparse80": Method("prune", {"sparsity": "80%", "rounds": 4, "epochs": 40}, 1.5, size=0.35),
+    "sparse80": Method(
+        "prune",
+        {"sparsity": "80%", "rounds": 4, "epochs": 30, "learning_rate": 0.01},
+        1.5,
+        size=0.35,
+    ),
     "cluster16": Method("cluster", {"clusters": 16, "epochs": 4}, 1.0),
     "svd60": Method("factorize", {"target_params": "60%", "epochs": 10}, 1.5),
     "distill50": Method(
