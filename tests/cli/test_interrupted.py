@@ -130,6 +130,7 @@ WRITERS = {
     "distill": ["distill", *TRAINED, "--shrink", "0.5"],
     "cluster": ["cluster", *TRAINED, "--clusters", "8"],
     "factorize": ["factorize", *TRAINED, "--target-params", "70%"],
+    "binarize": ["binarize", *TRAINED],
 }
 EACH = (
     "import json, sys; from infer_tool.cli import main; "
