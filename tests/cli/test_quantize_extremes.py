@@ -188,10 +188,38 @@ def test_limits_that_contradict_each_other(cli, tmp_path, gates, name) -> None:
     [
         (("--equalize",), "--equalize"), (("--reconstruct", "block"), "--reconstruct"),
         (("--learn-ranges",), "--learn-ranges"), (("--empirical-bias",), "--empirical-bias"),
-        (("--smooth", "0.5"), "--smooth"),
+        (("--smooth", "0.5"), "--smooth"), (("--rounding", "nearest"), "--rounding"),
     ],
 )  # fmt: skip
 def test_options_of_other_schemes(cli, tmp_path, options, flag) -> None:
     arguments = ("--data", _data(tmp_path, X), "--scheme", "int8-weight", *options, *CALM)
     outcome = cli("quantize", _write(tmp_path), "-o", tmp_path / "q.onnx", *arguments)
     _refused(outcome, tmp_path, 2, flag, "int8-weight")
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [(("--algorithm", "awq"), "--algorithm"), (("--block-size", "32"), "--block-size")],
+)
+def test_options_of_weights_alone(cli, tmp_path, options, flag) -> None:
+    arguments = ("--data", _data(tmp_path, X), *options, *CALM)
+    outcome = cli("quantize", _write(tmp_path), "-o", tmp_path / "q.onnx", *arguments)
+    _refused(outcome, tmp_path, 2, flag, "not for int8")
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--rounding sequential", "--reconstruct layer", "--learn-ranges", "--empirical-bias", "--reduce-range"],
+)  # fmt: skip
+def test_options_that_a_search_has_no_use_for(cli, tmp_path, option) -> None:
+    arguments = ("--data", _data(tmp_path, X), "--scheme", "auto", "--max-drop", "1%", *CALM)
+    outcome = cli("quantize", _write(tmp_path), "-o", tmp_path / "q.onnx", *arguments, *option.split())  # fmt: skip
+    _refused(outcome, tmp_path, 2, option.split(" layer")[0], "not for auto")
+
+
+@pytest.mark.parametrize("limit", ["--max-size=0", "--max-size=-5MB", "--min-sqnr=inf", "--min-sqnr=nan"])  # fmt: skip
+def test_limits_that_nothing_can_keep(cli, tmp_path, limit) -> None:
+    """Said before any work."""
+    arguments = ("--data", _data(tmp_path, X), limit, *CALM)
+    outcome = cli("quantize", _write(tmp_path), "-o", tmp_path / "q.onnx", *arguments)
+    _refused(outcome, tmp_path, 2, limit.split("=")[0])
