@@ -12,7 +12,7 @@ import numpy as np
 
 from infer_native.cwriter import loop
 from infer_native.epilogue import fuse_epilogues, fuse_integer_sums
-from infer_native.kernels import Code
+from infer_native.kernels import Code, binary
 from infer_native.program import Layer, Tensor, constant_tensor
 from infer_native.select import (
     fast_conv,
@@ -65,6 +65,7 @@ class _Assignment:
             self._integer(layer)
             or self._product(layer)
             or self._conv(layer)
+            or self._binary(layer)
             or self._transposed(layer)
             or self._map(layer)
             or self._global_pool(layer)
@@ -143,6 +144,15 @@ class _Assignment:
             output = self._new(output)
         attrs = {**layer.attrs, "code": chosen}
         self._layers.append(Layer(layer.op, layer.name, inputs, [output], attrs))
+        return True
+
+    def _binary(self, layer: Layer) -> bool:
+        if layer.op != "_BConv":
+            return False
+        attrs = {**layer.attrs, "code": lambda fast: binary.conv(fast, self._isa)}
+        first = self._as_blocked(layer.input(0))
+        made: list[Tensor | None] = [self._new(layer.output())]
+        self._layers.append(Layer(layer.op, layer.name, [first], made, attrs))
         return True
 
     def _transposed(self, layer: Layer) -> bool:

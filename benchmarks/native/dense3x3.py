@@ -11,7 +11,6 @@ when a peer that it must beat is not there.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import run  # first: it sets one thread  # isort: skip
@@ -79,4 +78,4 @@ def _chain(rng: np.random.Generator, shape: tuple[int, ...]) -> onnx.ModelProto:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run.leave(main())

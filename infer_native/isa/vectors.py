@@ -90,8 +90,50 @@ static inline void q_vpart(uint8_t *o, vf v, int n) {
 static inline void q_vstore(uint8_t *o, vf v) { q_vpart(o, v, VL); }
 static inline void f_part(float *o, vf v, int n) { memcpy(o, &v, 4 * (size_t)n); }
 """
-_WIDE = """typedef int32_t vi __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+_WIDE = """#ifndef LDI
+typedef int32_t vi __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 #define LDI(p) (*(const vi *)(p))
+#endif
+"""
+# The bits of every lane; by a table of sixteen counts where there is no instruction.
+_TABLE = """static inline vi POPCOUNT(vi x) {{
+  const {v} t = {broadcast}, low = {set8}(15), one = {set8}(1);
+  const {v} a = {shuffle}(t, {and_}(({v})x, low));
+  const {v} b = {shuffle}(t, {and_}({shift}(({v})x, 4), low));
+  return (vi){pairs}({sums}({add}(a, b), one), {set16}(1));
+}}
+"""
+_COUNTS = "_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4)"
+_ARM_BITS = """static inline vi POPCOUNT(vi x) {
+  return (vi)vpaddlq_u16(vpaddlq_u8(vcntq_u8((uint8x16_t)x)));
+}
+"""
+_BITS = {
+    "avx512": "#define POPCOUNT(x) ((vi)_mm512_popcnt_epi32((__m512i)(x)))\n",
+    "avx2": _TABLE.format(
+        v="__m256i", broadcast=f"_mm256_broadcastsi128_si256({_COUNTS})", set8="_mm256_set1_epi8",
+        shuffle="_mm256_shuffle_epi8", and_="_mm256_and_si256", shift="_mm256_srli_epi16",
+        pairs="_mm256_madd_epi16", sums="_mm256_maddubs_epi16", add="_mm256_add_epi8",
+        set16="_mm256_set1_epi16",
+    ),
+    "sse": _TABLE.format(
+        v="__m128i", broadcast=_COUNTS, set8="_mm_set1_epi8", shuffle="_mm_shuffle_epi8",
+        and_="_mm_and_si128", shift="_mm_srli_epi16", pairs="_mm_madd_epi16",
+        sums="_mm_maddubs_epi16", add="_mm_add_epi8", set16="_mm_set1_epi16",
+    ),
+    "neon": _ARM_BITS,
+    "dotprod": _ARM_BITS,
+}  # fmt: skip
+_SIGNS = """static inline void nx_signs(const float *x, const float *t, uint32_t *o, long c) {
+  uint32_t bits = 0;
+  for (int l = 0; l < VL; l++) bits |= (uint32_t)(x[l] >= t[l]) << l;
+  o[c * VL / 32] |= bits << (c * VL % 32);
+}
+"""
+_SIGNS_512 = """static inline void nx_signs(const float *x, const float *t, uint32_t *o, long c) {
+  const __m512 v = _mm512_loadu_ps(x), k = _mm512_loadu_ps(t);
+  o[c / 2] |= (uint32_t)_mm512_cmp_ps_mask(v, k, _CMP_GE_OQ) << (c % 2 * 16);
+}
 """
 
 
@@ -122,3 +164,9 @@ typedef float vf __attribute__((vector_size({4 * isa.lanes}), aligned(4), may_al
 #define HIDE(p) __asm__("" : "+r"(p))
 #define VSET(x) ((vf){set_}(x))
 """
+
+
+def bits(isa: Isa) -> str:
+    """Definitions for binary kernels."""
+    signs = _SIGNS_512 if isa.name == "avx512" else _SIGNS
+    return f"{_WIDE}{_BITS[isa.name]}{signs}"

@@ -228,7 +228,7 @@ def _step(rows: int, columns: int, step: int, lanes: int, unit: Unit) -> str:
         + " }"
         for m in range(rows)
     )
-    return f"{loads} {sums} p += {unit.group}; b += {columns * wide};"
+    return f"{loads} {sums} p += {unit.group}; HIDE(p); b += {columns * wide};"
 
 
 def _ending(
