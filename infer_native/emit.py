@@ -7,10 +7,20 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from infer_native import fuse, integer, layout, signals
+from infer_native import binarised, fuse, integer, layout, moves, signals, tables
 from infer_native.cwriter import indent
 from infer_native.isa import find_isa, vectors
-from infer_native.kernels import Code, elementwise, find_kernel, gather, quantized, vnni_ops
+from infer_native.kernels import (
+    Code,
+    binary,
+    elementwise,
+    find_kernel,
+    gather,
+    quantized,
+    vnni_bytes,
+    vnni_matmul,
+    vnni_ops,
+)
 from infer_native.lower import lower
 from infer_native.memory import Arena, plan_arena
 from infer_native.pack import Weights
@@ -80,6 +90,9 @@ def emit_model(
     target = find_isa(isa)
     program = lower(prepare(model, shapes))
     own_outputs(program)
+    binarised.fuse_binary(program)
+    moves.fuse_moves(program)
+    tables.fuse_tables(program)
     integer.fuse_integer(program)
     fuse.fuse_maps(program)
     if target.lanes:
@@ -180,12 +193,15 @@ class _Writer:
         used = f"{helpers}\n{functions}"
         return (
             '#include "model.h"\n\n#include <math.h>\n#include <string.h>\n\n'
-            f"{vectors.prelude(self._isa)}\n{_prelude(used)}\n{helpers}\n{functions}\n\n"
+            f"{vectors.prelude(self._isa)}\n"
+            f"{vectors.integers(self._isa) if 'WDOT(' in used or 'q_v' in used else ''}"
+            f"{vectors.bits(self._isa) if 'POPCOUNT(' in used else ''}"
+            f"{_prelude(used)}\n{helpers}\n{functions}\n\n"
             f"size_t model_arena_bytes(void) {{ return {arena.size}; }}\n"
             f"size_t model_weights_bytes(void) {{ return {self._weights.size}; }}\n\n"
             f"{self._signature()} {{\n{indent(self._guard())}\n"
             "  char *a = arena;\n  const char *w = weights;\n  (void)a;\n  (void)w;\n"
-            f"{indent(body)}\n  return MODEL_OK;\n}}\n"
+            f"{indent(body)}\n  return MODEL_OK;\n}}\n{vectors.closing(self._isa)}"
         )
 
     def _signature(self) -> str:
@@ -212,6 +228,7 @@ def _prelude(used: str) -> str:
     """Of the small functions those that the source calls, with what they call in turn."""
     known = {
         **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
+        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(),
     }  # fmt: skip
     kept: list[str] = []
     for name, text in reversed(known.items()):

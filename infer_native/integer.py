@@ -56,6 +56,24 @@ class Sum:
 
 
 @dataclass(frozen=True)
+class Product:
+    """q = round((a - zero_a) * (b - zero_b) * scale + zero_out): ONNX Runtime's QLinearMul."""
+
+    zero_a: int
+    zero_b: int
+    scale: np.float32
+    zero_out: int
+
+
+@dataclass(frozen=True)
+class Shift:
+    """q = round(p * ratio + shift[outputs]): QLinearAdd of a product and a constant row."""
+
+    ratio: np.float32
+    shift: Array
+
+
+@dataclass(frozen=True)
 class Mean:
     """q = round((sum - count * zero_in) * scale) + zero_out."""
 
@@ -77,6 +95,8 @@ class _Fusion:
         self._outputs = {t.root for t in program.outputs}
         self._real: dict[Tensor, Scaled] = {}
         self._gone: set[int] = set()
+        self._products: dict[Tensor, Layer] = {}
+        self._superseded: set[int] = set()
 
     def run(self) -> None:
         layers: list[Layer] = []
@@ -88,16 +108,16 @@ class _Fusion:
             if layer.op == "QuantizeLinear" and self._same(layer):
                 continue
             layers.append(self._integer(layer) or layer)
-        self._program.layers = layers
+        self._program.layers = [x for x in layers if id(x) not in self._superseded]
 
     def _dequantize(self, layer: Layer) -> None:
-        if (found := _parameters(layer, layer.input(0))) is not None:
+        if (found := parameters(layer, layer.input(0))) is not None:
             self._real[layer.output()] = found
 
     def _same(self, layer: Layer) -> bool:
         """Q(DQ(q)), perhaps with a view between: the same numbers again."""
         source = self._source(layer.input(0))
-        target = _parameters(layer, layer.output())
+        target = parameters(layer, layer.output())
         if source is None or target is None or layer.output().root in self._outputs:
             return False
         if (source.scale, source.zero) != (target.scale, target.zero):
@@ -122,14 +142,36 @@ class _Fusion:
         last, passed = self._quantised(layer)
         if last is None:
             return self._real_gemm(layer) if layer.op == "Gemm" else None
-        target = _parameters(last, last.output())
+        target = parameters(last, last.output())
         if target is None or target.tensor.dtype != np.uint8 or last.output().root in self._outputs:
             return None
         sources = [self._exact(t) for t in layer.inputs if t is not None and t.root.data is None]
+        if layer.op == "Add" and len(sources) == 1:
+            return self._shifted(layer, sources[0], target, last, passed)
         found = make(layer, sources, target)
+        if found is not None and found.op == "_QMatMul":
+            self._products[target.tensor] = found
         if found is not None:
             self._gone |= {id(last), *map(id, passed)}
         return found
+
+    def _shifted(
+        self, layer: Layer, source: Scaled | None, target: Scaled, last: Layer, passed: list[Layer]
+    ) -> Layer | None:
+        """A product plus a constant row, where nobody else reads the product."""
+        product = None if source is None else self._products.get(source.tensor)
+        if source is None or product is None or "shift" in product.attrs:
+            return None
+        (real,) = (t for t in layer.inputs if t is not None and t.root.data is None)
+        alone = len(self._users[source.tensor]) == len(self._users[real]) == 1
+        shift = _row(layer, source, target, product.attrs["linear"].weights.shape[0])
+        if shift is None or not alone or source.tensor.root in self._outputs:
+            return None
+        self._gone |= {id(last), *map(id, passed)}
+        # In the place of the sum: nothing between reads it.
+        self._superseded.add(id(product))
+        attrs = {**product.attrs, "shift": shift}
+        return Layer("_QMatMul", layer.name, product.inputs, [target.tensor], attrs)
 
     def _exact(self, tensor: Tensor) -> Scaled | None:
         """As `_source`, for a tensor that is seen under its own shape."""
@@ -148,7 +190,7 @@ class _Fusion:
             if reader.input(0) is not tensor:
                 return None, []
             if reader.op == "QuantizeLinear":
-                clamps = all(_idle(c, _parameters(reader, tensor)) for c in passed)
+                clamps = all(_idle(c, parameters(reader, tensor)) for c in passed)
                 return (reader, passed) if clamps else (None, [])
             if reader.op not in ("Relu", "Clip"):
                 return None, []
@@ -174,7 +216,7 @@ def _seen(x: Scaled, layer: Layer) -> Tensor:
     return Tensor(f"{x.tensor.name}_rows", shape, x.tensor.dtype, view_of=x.tensor)
 
 
-def _parameters(layer: Layer, tensor: Tensor) -> Scaled | None:
+def parameters(layer: Layer, tensor: Tensor) -> Scaled | None:
     """Scale and zero point of Q or DQ where they are one constant each."""
     scale, zero = layer.input(1), layer.optional(2)
     if scale.size != 1 or scale.root.data is None or scale.ctype != "float":
@@ -225,7 +267,7 @@ def _linear(layer: Layer, x: Scaled, target: Scaled | None) -> Linear | None:
         return None
     if w.dtype != np.int8 or (w_zero is not None and w_zero.data is not None and w_zero.data.any()):
         return None
-    flip = layer.op == "Gemm" and not attrs.get("transB", 0)
+    flip = layer.op == "MatMul" or (layer.op == "Gemm" and not attrs.get("transB", 0))
     if w_scale.size > 1 and stored.axis % len(w.shape) != (1 if flip else 0):
         return None
     weights = w.data.T if flip else w.data
@@ -269,11 +311,34 @@ def _add(layer: Layer, sources: list[Scaled | None], target: Scaled) -> Layer | 
     if a.tensor.shape != target.tensor.shape or b.tensor.shape != target.tensor.shape:
         return None
     ratio_a, ratio_b = a.scale / target.scale, b.scale / target.scale
-    # ONNX Runtime's compiler fuses the first product with the sum: float64 holds it exactly.
-    late = np.float32(ratio_b * np.float32(b.zero))
-    zeros = np.float32(np.float64(ratio_a) * a.zero + np.float64(late))
-    attrs = {"sum": Sum(ratio_a, ratio_b, np.float32(target.zero) - zeros)}
+    attrs = {"sum": _sum(ratio_a, ratio_b, a.zero, b.zero, target.zero)}
     return Layer("_QAdd", layer.name, [a.tensor, b.tensor], [target.tensor], attrs)
+
+
+def _row(layer: Layer, a: Scaled, target: Scaled, outputs: int) -> Shift | None:
+    """The constant of a sum as bytes of one scale: what QLinearAdd adds for each output."""
+    (constant,) = (t for t in layer.inputs if t is not None and t.root.data is not None)
+    stored = constant.stored
+    if stored is None or constant.size != outputs or constant.shape[-1:] != (outputs,):
+        return None
+    q, scale, zero = (*stored.inputs, None)[:3]
+    if q is None or scale is None or q.data is None or scale.data is None:
+        return None
+    point = 0 if zero is None or zero.data is None or zero.size != 1 else int(zero.data.item())
+    if scale.size != 1 or q.dtype != np.uint8:
+        return None
+    ratio_a, ratio_b = a.scale / target.scale, np.float32(scale.data.item()) / target.scale
+    sum_ = _sum(ratio_a, ratio_b, a.zero, point, target.zero)
+    # The sum in float64 is exact up to the last rounding, as the fused product is.
+    exact = q.data.reshape(-1).astype(np.float64) * np.float64(sum_.ratio_b)
+    return Shift(ratio_a, (exact + np.float64(sum_.shift)).astype(np.float32))
+
+
+def _sum(ratio_a: np.float32, ratio_b: np.float32, zero_a: int, zero_b: int, zero_out: int) -> Sum:
+    # ONNX Runtime's compiler fuses the first product with the sum: float64 holds it exactly.
+    late = np.float32(ratio_b * np.float32(zero_b))
+    zeros = np.float32(np.float64(ratio_a) * zero_a + np.float64(late))
+    return Sum(ratio_a, ratio_b, np.float32(zero_out) - zeros)
 
 
 def _mean(layer: Layer, sources: list[Scaled | None], target: Scaled) -> Layer | None:
@@ -286,4 +351,38 @@ def _mean(layer: Layer, sources: list[Scaled | None], target: Scaled) -> Layer |
     return Layer("_QMean", layer.name, [x.tensor], [target.tensor], attrs)
 
 
-_MAKERS = {"Conv": _conv, "Add": _add, "GlobalAveragePool": _mean}
+def _product(layer: Layer, sources: list[Scaled | None], target: Scaled) -> Layer | None:
+    if len(sources) != 2 or sources[0] is None or sources[1] is None:
+        return None
+    a, b = sources[0], sources[1]
+    if b.tensor.shape == target.tensor.shape:
+        a, b = b, a
+    shape = target.tensor.shape
+    if a.tensor.shape != shape or (b.tensor.shape != shape and _per_channel(b, shape) is None):
+        return None
+    scale = np.float32(np.float32(a.scale * b.scale) / target.scale)
+    attrs = {"product": Product(a.zero, b.zero, scale, target.zero)}
+    return Layer("_QMul", layer.name, [a.tensor, b.tensor], [target.tensor], attrs)
+
+
+def _per_channel(b: Scaled, shape: tuple[int, ...]) -> bool | None:
+    """One number for each channel of an image."""
+    return True if len(shape) == 4 and b.tensor.shape == (*shape[:2], 1, 1) else None
+
+
+def _matmul(layer: Layer, sources: list[Scaled | None], target: Scaled) -> Layer | None:
+    """Rows times a constant matrix."""
+    if len(sources) != 1 or sources[0] is None or len(layer.input(1).shape) != 2:
+        return None
+    if layer.input(0).root.data is not None or len(layer.input(0).shape) < 2:
+        return None
+    found = _linear(layer, sources[0], target)
+    if found is None:
+        return None
+    attrs = {"linear": found}
+    return Layer("_QMatMul", layer.name, [sources[0].tensor], [target.tensor], attrs)
+
+
+_MAKERS = {
+    "Conv": _conv, "Add": _add, "GlobalAveragePool": _mean, "Mul": _product, "MatMul": _matmul,
+}  # fmt: skip

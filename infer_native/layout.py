@@ -12,7 +12,7 @@ import numpy as np
 
 from infer_native.cwriter import loop
 from infer_native.epilogue import fuse_epilogues, fuse_integer_sums
-from infer_native.kernels import Code
+from infer_native.kernels import Code, binary
 from infer_native.program import Layer, Tensor, constant_tensor
 from infer_native.select import (
     fast_conv,
@@ -21,6 +21,7 @@ from infer_native.select import (
     fast_pool,
     fast_product,
     fast_recurrent,
+    fast_resize,
     fast_transposed,
     narrow,
     reads_pixels,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.program import Program, Shape
 
+BYTES = ("_QAdd", "_QMul", "_QTable")
 _POOLS = ("GlobalAveragePool", "GlobalMaxPool")
 
 
@@ -63,6 +65,7 @@ class _Assignment:
             self._integer(layer)
             or self._product(layer)
             or self._conv(layer)
+            or self._binary(layer)
             or self._transposed(layer)
             or self._map(layer)
             or self._global_pool(layer)
@@ -80,29 +83,33 @@ class _Assignment:
 
     def _integer(self, layer: Layer) -> bool:
         """Blocked in and out; a Gemm and pictures are read as they lie."""
-        if layer.op == "_QAdd" and all(t in self._twins for t in layer.inputs):
-            inputs = [self._as_blocked(t) for t in layer.inputs if t is not None]
-            outputs = [self._new(layer.output())]
-            self._layers.append(Layer(layer.op, layer.name, [*inputs], [*outputs], layer.attrs))
-            return True
         chosen = fast_integer(layer, self._isa)
         if chosen is None:
             return False
         first = layer.input(0)
-        plain = layer.op == "_QGemm" or (layer.op == "_QConv" and reads_pixels(layer))
+        rows = layer.op in ("_QGemm", "_QMatMul") or (layer.op in BYTES and not self._follow(layer))
+        plain = rows or (layer.op == "_QConv" and reads_pixels(layer, self._isa))
         if plain:
             self._as_plain(first)
         else:
             first = self._as_blocked(first)
-        others = [self._as_blocked(t) for t in layer.inputs[1:] if t is not None]
+        others = [t for t in layer.inputs[1:] if t is not None]
+        if not rows:
+            others = [self._as_blocked(t) for t in others]
+        for tensor in others if rows else ():
+            self._as_plain(tensor)
         output = layer.output()
-        if layer.op == "_QGemm":
-            self._plain.add(output)
+        if rows:
+            self._plain.add(output.root)
         else:
             output = self._new(output)
         attrs = {**layer.attrs, "code": chosen}
         self._layers.append(Layer(layer.op, layer.name, [first, *others], [output], attrs))
         return True
+
+    def _follow(self, layer: Layer) -> bool:
+        """Do images that are combined byte by byte lie in blocks?"""
+        return len(layer.output().shape) == 4 and all(t in self._twins for t in layer.inputs)
 
     def _product(self, layer: Layer) -> bool:
         """Plain in, plain out."""
@@ -137,6 +144,15 @@ class _Assignment:
             output = self._new(output)
         attrs = {**layer.attrs, "code": chosen}
         self._layers.append(Layer(layer.op, layer.name, inputs, [output], attrs))
+        return True
+
+    def _binary(self, layer: Layer) -> bool:
+        if layer.op != "_BConv":
+            return False
+        attrs = {**layer.attrs, "code": lambda fast: binary.conv(fast, self._isa)}
+        first = self._as_blocked(layer.input(0))
+        made: list[Tensor | None] = [self._new(layer.output())]
+        self._layers.append(Layer(layer.op, layer.name, [first], made, attrs))
         return True
 
     def _transposed(self, layer: Layer) -> bool:
@@ -192,10 +208,10 @@ class _Assignment:
         return True
 
     def _around(self, layer: Layer) -> bool:
-        """Pooling and borders of images that lie in blocks."""
+        """Pooling, borders and nearest neighbours of images that lie in blocks."""
         if layer.optional(0) not in self._twins:
             return False
-        chosen = fast_pool(layer) or fast_pad(layer)
+        chosen = fast_pool(layer) or fast_pad(layer) or fast_resize(layer)
         if chosen is None:
             return False
         inputs: list[Tensor | None] = [self._as_blocked(layer.input(0))]

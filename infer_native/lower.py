@@ -53,6 +53,7 @@ class _Lowering:
             [t for t in outputs if t is not None],
             self._layers,
             [v.name or "" for v in self._graph.outputs],
+            self._opset,
         )
 
     def _check_operators(self) -> None:

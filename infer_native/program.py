@@ -136,6 +136,7 @@ class Program:
     outputs: list[Tensor]
     layers: list[Layer]
     names: list[str] = field(default_factory=list)
+    opset: int = 20
 
     def users(self) -> dict[Tensor, list[Layer]]:
         """Layers by the tensor that they read; views count as what they are views of."""

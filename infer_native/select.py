@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer_native.kernels import vnni
+from infer_native.kernels import find_kernel, vnni, vnni_bytes, vnni_matmul, wide_integer, winograd
 from infer_native.kernels.blocked_conv import conv
 from infer_native.kernels.blocked_pool import pad, pool
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
@@ -18,8 +18,16 @@ from infer_native.kernels.geometry import window_of
 from infer_native.kernels.movement import pad_begins
 from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
 from infer_native.kernels.recurrent import GATES
+from infer_native.kernels.resize import nearest, nearest_pixels
 from infer_native.kernels.transposed_conv import apart, shared, shares, wide
 from infer_native.kernels.vnni_ops import GROUP
+
+# What other work takes beside a vector multiply-add.
+IN_POINT, OUT_POINT = 18.0, 12.0  # a vector of a tile to a point, and back
+STREAM = 6.0  # bytes of weights from beyond the second cache in the time of one multiply-add
+WORTH = 0.9  # the transformed weights take room: below this share of the direct sum
+
+_BYTES = {"_QTable": vnni_bytes.table, "_QAdd": vnni_bytes.add, "_QMul": vnni_bytes.multiply}
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.kernels import Code
     from infer_native.program import Layer
+    from infer_runtime.ops.window import Window
 
     Chosen = Callable[[Layer], Code]
 
@@ -92,6 +101,8 @@ def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
         return lambda fast: narrow_conv(fast, isa, where, filters, start, epilogue, factor)
     if group == 1 and reads_plain(layer, isa):
         return lambda fast: conv_of_plain(fast, isa, where, filters, start, epilogue)
+    if group == 1 and (size := winograd_size(layer, isa, where)):
+        return lambda fast: winograd.conv(fast, isa, where, filters, start, epilogue, size)
     if group == 1:
         return lambda fast: conv(fast, isa, where, filters, start, epilogue)
     if group == x.shape[1] == filters.shape[0] and fits(where):
@@ -99,14 +110,42 @@ def fast_conv(layer: Layer, isa: Isa) -> Chosen | None:
     return None
 
 
+def winograd_size(layer: Layer, isa: Isa, where: Window) -> int:
+    """Outputs along a side of a tile of Winograd's algorithm; 0 where a direct sum is cheaper."""
+    if where.kernel != (3, 3) or where.strides != (1, 1) or where.dilations != (1, 1):
+        return 0
+    costs = {size: winograd_cost(layer, isa, size) for size in (0, *winograd.POINTS)}
+    best = min(costs, key=lambda size: costs[size])
+    return best if costs[best] < WORTH * costs[0] else 0
+
+
+def winograd_cost(layer: Layer, isa: Isa, size: int) -> float:
+    """Vector multiply-adds and what takes as long; size 0 is the direct sum."""
+    samples, _, rows, out = layer.output().shape
+    outputs, inputs = layer.input(1).shape[:2]
+    columns, blocks = -(-outputs // isa.lanes), -(-inputs // isa.lanes)
+    if not size:
+        return float(samples * rows * out * 9 * inputs * columns)
+    points, tiles = (size + 2) ** 2, -(-rows // size) * -(-out // size)
+    count = winograd.chunk(tiles, blocks * isa.lanes, columns * isa.lanes, size)
+    products = points * tiles * inputs * columns
+    transforms = tiles * points * (IN_POINT * blocks + OUT_POINT * columns)
+    weights = 4 * points * inputs * columns * isa.lanes
+    far = -(-tiles // count) * weights if weights > winograd.SECOND_CACHE else 0
+    return samples * (max(products, far / STREAM) + transforms)
+
+
 def fast_integer(layer: Layer, isa: Isa) -> Chosen | None:
-    """For an integer layer, where the processor has the instruction that adds four products."""
-    if isa.name != "avx512":
+    """For an integer layer: VNNI where the processor has it, else sums of 16-bit products."""
+    if not isa.lanes:
         return None
+    wide = isa.name != "avx512"
+    if layer.op in _BYTES:
+        return find_kernel(layer.op) if wide else _BYTES[layer.op]
     if layer.op == "_QMean" and len(layer.input(0).shape) == 4:
-        return vnni.mean
-    if layer.op == "_QGemm" and layer.attrs["linear"].weights.shape[1] % GROUP == 0:
-        return vnni.gemm
+        return None if wide else vnni.mean
+    if layer.op in ("_QGemm", "_QMatMul"):
+        return _fast_rows(layer, isa)
     if layer.op != "_QConv" or len(layer.input(0).shape) != 4:
         return None
     x, filters, group = layer.input(0), layer.attrs["linear"].weights, layer.attrs.get("group", 1)
@@ -114,9 +153,21 @@ def fast_integer(layer: Layer, isa: Isa) -> Chosen | None:
     if not x.size or not layer.output().size or not _in_range(layer):
         return None
     depthwise_ = group == x.shape[1] == filters.shape[0] and group > 1
-    if group != 1 and not (depthwise_ and where.dilations[1] == 1):
+    if group != 1 and not (depthwise_ and (wide or where.dilations[1] == 1)):
         return None
+    if wide:
+        return lambda fast: wide_integer.conv(fast, isa, where, group)
     return lambda fast: vnni.conv(fast, where, group)
+
+
+def _fast_rows(layer: Layer, isa: Isa) -> Chosen | None:
+    if layer.op == "_QMatMul" and not _in_range(layer):
+        return None
+    if isa.name != "avx512":
+        return lambda fast: wide_integer.matmul(fast, isa)
+    if layer.attrs["linear"].weights.shape[1] % GROUP:
+        return None
+    return vnni.gemm if layer.op == "_QGemm" else vnni_matmul.matmul
 
 
 def _in_range(layer: Layer) -> bool:
@@ -127,8 +178,10 @@ def _in_range(layer: Layer) -> bool:
     return bool((largest * linear.scale.astype(np.float64)).max(initial=0) < 2**31)
 
 
-def reads_pixels(layer: Layer) -> bool:
+def reads_pixels(layer: Layer, isa: Isa) -> bool:
     """Is the input of an integer convolution read as it lies: a picture of a few channels?"""
+    if isa.name != "avx512":
+        return False
     channels = layer.attrs["linear"].weights.shape[1]
     return layer.attrs.get("group", 1) == 1 and bool(channels <= GROUP)
 
@@ -173,6 +226,17 @@ def fast_pad(layer: Layer) -> Chosen | None:
     value = layer.constant(2)
     number = 0.0 if value is None else float(value.reshape(()))
     return lambda fast: pad(fast, begins[2:], number, x[1])
+
+
+def fast_resize(layer: Layer) -> Chosen | None:
+    """For a Resize to the nearest neighbour, of any type, that leaves the channels alone."""
+    x, y = layer.input(0), layer.output()
+    if layer.op != "Resize" or layer.attrs.get("mode", "nearest") != "nearest":
+        return None
+    if len(x.shape) != 4 or x.shape[:2] != y.shape[:2] or not y.size or not x.size:
+        return None
+    tables = nearest(layer)
+    return lambda fast: nearest_pixels(fast, tables)
 
 
 def _is_float_image(layer: Layer) -> bool:

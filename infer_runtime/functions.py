@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING
+
+import onnx_ir as ir
 
 from infer_runtime.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import onnx_ir as ir
-
+LOCAL = "infertool"  # the domain of functions of our own
+# Functions with a kernel: the digest of the body that the kernel computes. A function of the same
+# name with another body is what its body says.
+KERNELS = {
+    "XnorConv": "203cab179069d93655c2b9bf46dd5a3fb7a774e4e935ca49d2604c009469796c",
+    "XnorGemm": "b92202de402c6b8d04c52e3f7d7aa2f0f701ff01dde5f0e916ead8974c16f22e",
+}
 DEEPEST = 100  # calls inside calls; inliners and engines recurse
 MOST_NODES = 1_000_000  # of the unfolded graph
 
@@ -62,3 +70,43 @@ def _callees_first(
                 path.append(waiting[0])
                 open_ones.add(waiting[0])
     return list(done)
+
+
+def with_kernels(model: ir.Model) -> set[ir.OperatorIdentifier]:
+    """Functions of the model that a kernel computes instead of their bodies, bit for bit."""
+    return {
+        key
+        for key in model.functions
+        if key[0] == LOCAL and key[1] in KERNELS and digest(model, key) == KERNELS[key[1]]
+    }
+
+
+def digest(model: ir.Model, key: ir.OperatorIdentifier) -> str:
+    """Says what a function computes, whatever its values are called."""
+    return hashlib.sha256("\n".join(_lines(model, key)).encode()).hexdigest()
+
+
+def _lines(model: ir.Model, key: ir.OperatorIdentifier) -> Iterable[str]:
+    """A line for each node; values by the order in which they appear."""
+    function = model.functions[key]
+    numbers = {id(value): i for i, value in enumerate(function.inputs)}
+    yield f"{len(numbers)} {sorted(function.attributes)}"
+    for node in function:
+        inputs = [None if v is None else numbers.get(id(v)) for v in node.inputs]
+        given = [_text(a) for _, a in sorted(node.attributes.items())]
+        yield f"{node.domain} {node.op_type} {inputs} {given} {len(node.outputs)}"
+        if node.op_identifier() in model.functions:
+            yield digest(model, node.op_identifier())
+        for value in node.outputs:
+            numbers[id(value)] = len(numbers)
+    yield str([numbers[id(value)] for value in function.outputs])
+
+
+def _text(attribute: ir.Attr) -> str:
+    if attribute.is_ref():
+        return f"{attribute.name}=@{attribute.ref_attr_name}"
+    if attribute.type == ir.AttributeType.TENSOR:
+        array = attribute.as_tensor().numpy()
+        return f"{attribute.name}={array.dtype}{array.shape}{array.tobytes().hex()}"
+    value = attribute.value
+    return f"{attribute.name}={list(value) if isinstance(value, tuple) else value}"

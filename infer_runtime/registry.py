@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 FAMILIES = (
-    "activation", "attention", "cast", "control", "conv", "detection", "elementwise", "gather",
-    "matmul", "norm", "pool", "quantized", "reduce", "resize", "rnn", "shape",
+    "activation", "attention", "binary", "cast", "control", "conv", "detection", "elementwise",
+    "gather", "matmul", "norm", "pool", "quantized", "reduce", "resize", "rnn", "shape",
 )  # fmt: skip
 TORCH_FAMILIES = ("torch_table",)
-PRIVATE = "infertool."  # domains of operators that no file has
+PRIVATE = "infertool"  # how domains begin whose operators no standard has
 
 
 class Version(NamedTuple):

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from infer_runtime.arrays import is_numpy, value_limit
 from infer_runtime.domains import domain_of
 from infer_runtime.errors import FeedError, ModelError, UsageError, root_cause
-from infer_runtime.functions import check_functions
+from infer_runtime.functions import check_functions, with_kernels
 from infer_runtime.mapped import map_external
 from infer_runtime.plan import Plan, Setting
 
@@ -302,14 +302,15 @@ def load_graph(path: str | os.PathLike[str]) -> ir.Model:
 
 
 def _inlined(model: ir.Model) -> ir.Model:
-    """Model-local functions become part of the graph, on a copy."""
+    """Model-local functions become part of the graph, on a copy; not those with a kernel."""
     if not model.functions:
         return model
     from onnx_ir.passes.common import InlinePass
 
     check_functions(model)
+    kept = with_kernels(model)
     try:
-        return InlinePass()(model.clone()).model
+        return InlinePass(lambda f: f.identifier() not in kept)(model.clone()).model
     except Exception as error:
         raise ModelError(f"the model's functions cannot be inlined: {root_cause(error)}") from error
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from infer_tool.api import (
     bench,
+    binarize,
+    cluster,
     convert,
     distill,
     doctor,
+    factorize,
     inspect,
     optimize,
     prune,
@@ -20,9 +23,12 @@ from infer_tool.api import (
 
 __all__ = [
     "bench",
+    "binarize",
+    "cluster",
     "convert",
     "distill",
     "doctor",
+    "factorize",
     "inspect",
     "optimize",
     "prune",

@@ -48,12 +48,37 @@ def distill(teacher: str | PathLike[str], output: str | PathLike[str], **options
     return _call("distill", model=str(teacher), output=output, **options)
 
 
-def run(**options: Any) -> Report:
-    """Repeat the command of a manifest (`locked`); options as in `infer_tool.config.Run`.
+def binarize(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Make layers binary and train them; options as in `infer_tool.config.Binarize`.
 
-    Raises MismatchError when the bytes are others; its `evidence` is the report.
+    Raises GateError when a limit is missed; its `evidence` is the report.
     """
-    return _call("run", **options)
+    return _call("binarize", model=str(model), output=output, **options)
+
+
+def cluster(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Give weights few values and train them; options as in `infer_tool.config.Cluster`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("cluster", model=str(model), output=output, **options)
+
+
+def factorize(model: str | PathLike[str], output: str | PathLike[str], **options: Any) -> Report:
+    """Cut layers into two of low rank; options as in `infer_tool.config.Factorize`.
+
+    Raises GateError when a limit is missed; its `evidence` is the report.
+    """
+    return _call("factorize", model=str(model), output=output, **options)
+
+
+def run(recipe: str | PathLike[str] | None = None, **options: Any) -> Report:
+    """Run a recipe, or repeat the command of a manifest (`locked`); `infer_tool.config.Run`.
+
+    Raises GateError when a limit is missed, MismatchError when the bytes are others than those of
+    the manifest; its `evidence` is the report.
+    """
+    return _call("run", recipe=recipe, **options)
 
 
 def verify(
@@ -101,7 +126,7 @@ def _call(name: str, **values: Any) -> Report:
 
     from infer_tool.options import build_config  # needs typer, which a worker's Python may not have
 
-    for key in ("output", "report", "baseline", "locked", "state_dict", "checkpoint"):
+    for key in ("output", "report", "baseline", "locked", "recipe", "state_dict", "checkpoint"):
         if values.get(key) is not None:
             values[key] = Path(values[key])
     values.setdefault("quiet", True)

@@ -25,6 +25,7 @@ from infer_tool.steps import (
 )
 from infer_tool.training import Lesson, open_parts
 from passes.config import OptimizeConfig
+from quant.sparse import restore_dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,6 +71,7 @@ def start(command: str, config: Compress, ui: Terminal) -> Start:
     feeds = source_feeds(imported, config.seed, config.shape)
     passes = OptimizeConfig(seed=config.seed)
     prove_import(report, ui, imported, feeds, passes.tolerance)
+    restore_dense(imported.model)
     source = optimise(report, ui, imported.model, passes, feeds)
     return Start(report, source, Lesson(config, source, data), evaluation)
 
@@ -80,6 +82,9 @@ def finish(
     config: Compress,
     model: ir.Model,
     trained: Callable[[Mapping[str, Array]], dict[str, Array]],
+    judge: Callable[[Report], None] = lambda _: None,
+    *,
+    quantised: bool = False,
 ) -> None:
     """Write the model when every engine computes what was trained, and the limits are kept.
 
@@ -89,6 +94,8 @@ def finish(
         config: the options.
         model: to be written.
         trained: the outputs of the module that was trained.
+        judge: adds gates of its own to what was measured.
+        quantised: does the model round values while it runs? Engines may differ by single steps.
 
     Raises:
         MismatchError: an engine computes another thing, or NaN.
@@ -100,10 +107,11 @@ def finish(
 
     def check(path: Path) -> None:
         wanted = [trained(feed) for feed in feeds]
-        check_file(report, ui, path, feeds, wanted, TOLERANCE)
+        check_file(report, ui, path, feeds, wanted, TOLERANCE, quantised)
         report.artifact = describe_file(model, path, config.output)
         _measure(begun, ui, config, path)
         _warn(report)
+        judge(report)
         apply_gates(report, parse_limits(config))
 
     save_onnx(model, config.output, check=check, force=config.force)

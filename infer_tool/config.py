@@ -6,17 +6,30 @@ function at once. This module imports nothing heavy: `infertool --help` reads it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path  # noqa: TC003 - the command line reads these annotations at run time
+from typing import TYPE_CHECKING, Any
 
 from passes.config import OptimizeConfig
+from quant.binarize.config import BinarizeConfig
+from quant.cluster.config import ClusterConfig
 from quant.config import QuantizeConfig
+from quant.distill.config import DistillConfig
+from quant.factorize.config import FactorizeConfig
 from quant.prune.config import PruneConfig
 from quant.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFAULT_CALIB_SAMPLES = 128
 THREADS_HELP = "Threads of the engine; 0 is its default."
 ENGINE_HELP = "Engine: onnxruntime, reference, openvino, native. Default: the fastest one here."
+
+
+def _metadata_of(config: type[Any], name: str) -> Mapping[str, Any]:
+    """Of an option whose default is another one in a command."""
+    return next(f.metadata for f in fields(config) if f.name == name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,8 +271,8 @@ class Convert(Talk, Output, ImportOptions, Shapes, SizeGate, Explain, OptimizeCo
     isa: str = field(
         default="auto",
         metadata={
-            "help": "Instructions of emitted C: avx512, avx2, sse, neon, scalar. Default: the best "
-            "of this machine, or the smallest of --target."
+            "help": "Instructions of emitted C: avx512, avx2, sse, neon, dotprod, scalar. Default: "
+            "the best of this machine, or the smallest of --target."
         },
     )
     target: str = field(
@@ -339,35 +352,43 @@ class Compress(Talk, Output, ImportOptions, Shapes, Data, Evaluated, DropGate, T
 
 @dataclass(frozen=True, kw_only=True)
 class Prune(Compress, Explain, PruneConfig):
-    """Remove channels, train what is left, measure, and keep the limits."""
+    """Remove channels or weights, train what is left, measure, and keep the limits."""
+
+
+def _rate(default: float) -> float:
+    """The option of the learning rate for methods that start near their source."""
+    (option,) = (f for f in fields(TrainConfig) if f.name == "learning_rate")
+    found: float = field(default=default, metadata=option.metadata)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(Compress, Explain):
+class Cluster(Compress, Explain, ClusterConfig):
+    """Give weights few values, train them, measure, and keep the limits."""
+
+    learning_rate: float = _rate(0.001)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factorize(Compress, Explain, FactorizeConfig):
+    """Cut layers into two of low rank, train them, measure, and keep the limits."""
+
+    learning_rate: float = _rate(0.002)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(Compress, Explain, DistillConfig):
     """Train a smaller student to imitate its teacher."""
 
     model: str = field(metadata={"help": "The teacher.", "positional": True})
-    student: str = field(
-        default="",
-        metadata={
-            "help": "The model to train: any source of convert, with the inputs and outputs of "
-            "the teacher.",
-            "metavar": "MODEL",
-        },
-    )
-    shrink: float = field(
-        default=0.0,
-        metadata={
-            "help": "Make the student of the teacher: all layers keep this share of their "
-            "channels, e.g. 0.5.",
-            "min": 0,
-            "max": 1,
-        },
-    )
-    multiple: int = field(
-        default=8,
-        metadata={"help": "With --shrink, layers keep a multiple of this many.", "min": 1},
-    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binarize(Compress, Explain, BinarizeConfig):
+    """Make weights, or weights and activations, one bit, train them, and keep the limits."""
+
+    epochs: int = field(default=30, metadata=_metadata_of(TrainConfig, "epochs"))
+    learning_rate: float = field(default=0.01, metadata=_metadata_of(TrainConfig, "learning_rate"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -534,8 +555,24 @@ class Doctor(Talk):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Talk):
-    """Make a result again from its manifest, and compare its bytes."""
+    """Run a whole pipeline from one file, or make a result again and compare its bytes."""
 
+    recipe: Path | None = field(
+        default=None,
+        metadata={
+            "help": "A YAML file: source, output, stages, limits. See docs/howto/recipe.md.",
+            "positional": True,
+        },
+    )
+    output: Path | None = field(
+        default=None,
+        metadata={
+            "help": "The file to write, instead of the recipe's.",
+            "flags": ("-o", "--output"),
+            "metavar": "OUT.onnx",
+        },
+    )
+    force: bool = field(default=False, metadata={"help": "Overwrite an existing output."})
     locked: Path | None = field(
         default=None,
         metadata={
@@ -551,6 +588,9 @@ COMMANDS: dict[str, type[Talk]] = {
     "quantize": Quantize,
     "prune": Prune,
     "distill": Distill,
+    "binarize": Binarize,
+    "cluster": Cluster,
+    "factorize": Factorize,
     "run": Run,
     "verify": Verify,
     "bench": Bench,

@@ -104,10 +104,15 @@ def peak_memory() -> int:
 
 
 def describe(
-    model: ir.Model, path: Path | str, kind: str, size: int, digest: str | None
+    model: ir.Model,
+    path: Path | str,
+    kind: str,
+    size: int,
+    digest: str | None,
+    found: Facts | None = None,
 ) -> Artifact:
-    """The facts of a model and of the file it is in."""
-    found = facts(model)
+    """The facts of a model, which may be known already, and of the file it is in."""
+    found = found or facts(model)
     return Artifact(
         path=str(path),
         format=kind,

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # How a command answers is not what it makes.
 TALK = ("report", "json", "quiet", "time_budget", "show_config", "force")
-INPUTS = ("source", "model", "data", "calib", "eval", "state_dict", "recipe")
+INPUTS = (
+    "source", "model", "data", "calib", "eval", "state_dict", "recipe", "student",
+    "augment", "metric",
+)  # fmt: skip
 SPLIT = ":"
 
 
@@ -88,7 +91,7 @@ def configuration(kind: type[Talk], values: dict[str, Any]) -> dict[str, Any]:
     return {
         name: Path(value) if name in paths and value is not None else value
         for name, value in values.items()
-        if name not in TALK
+        if name not in TALK and name in hints
     }
 
 
@@ -103,10 +106,20 @@ def digest(path: Path) -> str:
 
 
 def _inputs(config: dict[str, Any]) -> dict[str, str]:
-    """Files and folders that the options name; of `file.py:function` the file."""
+    """Files and folders that the options name, also those of a recipe's stages."""
     found: dict[str, str] = {}
-    for key in INPUTS:
-        text = config.get(key)
+    pipeline = config.get("pipeline", {})
+    parts = [config, pipeline]
+    parts += [options for stage in pipeline.get("stages", ()) for options in stage.values()]
+    for part in parts:
+        found |= _named_files(part)
+    return found
+
+
+def _named_files(config: dict[str, Any]) -> dict[str, str]:
+    """Files and folders that options name; of `file.py:function` the file."""
+    found: dict[str, str] = {}
+    for text in (config.get(key) for key in INPUTS):
         if not text:
             continue
         for candidate in (str(text), str(text).rpartition(SPLIT)[0]):

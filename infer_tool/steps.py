@@ -25,6 +25,7 @@ from passes.default import PASSES
 from passes.facts import facts, opset
 from passes.feeds import random_feeds
 from passes.pipeline import optimize as run_passes
+from quant.binarize.functions import SIGNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,7 +64,7 @@ def load_model(
         size, digest = _source_bytes(imported.path, imported.kind), None
         if imported.path.is_file():
             digest = sha256(imported.path)
-    described = describe(imported.model, source, imported.kind, size, digest)
+    described = describe(imported.model, source, imported.kind, size, digest, found)
     report.source = replace(described, opset=imported.opset or described.opset)
     return imported
 
@@ -210,8 +211,11 @@ def worst_over(wanted: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, A
 
 
 def is_quantised(model: ir.Model) -> bool:
-    """Does it round values to integers while it runs?"""
-    return any(node.op_type == "QuantizeLinear" for node in model.graph.all_nodes())
+    """Does it round values to integers, or to one bit, while it runs?"""
+    return any(
+        node.op_type == "QuantizeLinear" or (node.domain, node.op_type) in SIGNS
+        for node in model.graph.all_nodes()
+    )
 
 
 def require_equal(record: Difference, tolerance: float, what: str, quantised: bool = False) -> None:

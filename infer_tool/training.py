@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from infer_tool.data import Dataset
     from infer_tool.report.model import Report
     from infer_tool.ui import Terminal
+    from quant.distill.hints import Hints
     from quant.train.loop import Epoch, Training
     from quant.train.module import Trainable
 
@@ -170,9 +171,9 @@ class Lesson:
             check_labels(data.labels, first)
         self.feeds = feeds
 
-    def task(self, student: ir.Model) -> Task:
+    def task(self, student: ir.Model, hints: Hints | None = None) -> Task:
         """The loss of a student with the same inputs and outputs."""
-        return Task(student, self.source, self.config, labelled=self.labelled)
+        return Task(student, self.source, self.config, labelled=self.labelled, hints=hints)
 
     def teacher(self, task: Task, module: Trainable) -> Callable[[Mapping[str, Array]], list[Any]]:
         """The source's values for the loss, without gradients."""
@@ -194,6 +195,22 @@ class Lesson:
         wanted = self.teacher(task, module)(feeds)
         return task.loss([computed[n] for n in task.names], wanted, labels)
 
+    def sensitivity(self) -> Callable[[Trainable, Mapping[str, Array], Array | None], Any]:
+        """The loss whose gradients say what a module needs: with labels theirs, else a random one.
+
+        The same losses in the same order for the same seed.
+        """
+        generator = import_torch().Generator().manual_seed(self.config.seed)
+
+        def loss(module: Trainable, feeds: Mapping[str, Array], labels: Array | None) -> Any:
+            task = self.task(module.model)
+            if task.label_weight:
+                return self.loss(module, feeds, labels)
+            computed = module.run(feeds, task.names)
+            return task.sampled_loss([computed[n] for n in task.names], generator)
+
+        return loss
+
     def train(
         self,
         report: Report,
@@ -201,8 +218,10 @@ class Lesson:
         module: Trainable,
         options: TrainConfig | None = None,
         project: Callable[[], None] = lambda: None,
+        hints: Hints | None = None,
+        settled: int = 0,
     ) -> Training:
-        """Train a module in place; one line in the ledger.
+        """Train a module in place; one line in the ledger. `project`, `settled`: see `Hooks`.
 
         Raises:
             UsageError: the outputs do not fit; the checkpoint is of another training.
@@ -211,11 +230,15 @@ class Lesson:
 
         """
         config = options or self.config
-        task = self.task(module.model)
+        task = self.task(module.model, hints)
         check_heads(module.values(self.feeds), self.outputs)
         total = config.epochs * self.samples.steps
         with ui.step("train", total) as advance, stage(report, "train") as line:
-            hooks = Hooks(lambda e: ui.log(_epoch_line(e, config, task)), advance, project)
+
+            def log(epoch: Epoch) -> None:
+                ui.log(_epoch_line(epoch, config, task))
+
+            hooks = Hooks(log, advance, project, settled)
             teacher = self.teacher(task, module)
             trainer = Trainer(module, task, teacher, self.samples, config, hooks)
             training = trainer.run()

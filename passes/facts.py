@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from infer_runtime.functions import LOCAL
 from passes.base import all_nodes, is_op
 
 if TYPE_CHECKING:
@@ -72,13 +73,12 @@ def macs_by_node(
 
     Dynamic dimensions count as `sizes` (input name -> shape) says, else as 1.
     """
+    counted = [(n, count) for n in all_nodes(model) if (count := _counter(n)) is not None]
+    if not counted:
+        return {}  # shape inference is slow on large graphs
     shapes = infer_shapes(model, sizes or {})
-    result = {}
-    for node in all_nodes(model):
-        count = _COUNTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if count is not None and (macs := count(node, shapes)):
-            result[node.name or ""] = macs
-    return result
+    found = ((n.name or "", count(n, shapes)) for n, count in counted)
+    return {name: macs for name, macs in found if macs}
 
 
 def infer_shapes(model: ir.Model, sizes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
@@ -148,6 +148,18 @@ def _matmul(first: int) -> Callable[[ir.Node, dict[str, Shape]], int]:
         return prod(out) * a[-1] if a and out is not None else 0
 
     return count
+
+
+def _counter(node: ir.Node) -> Callable[[ir.Node, dict[str, Shape]], int] | None:
+    if node.domain == LOCAL and "shape" in node.attributes:
+        return _binary
+    return _COUNTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+
+
+def _binary(node: ir.Node, shapes: dict[str, Shape]) -> int:
+    """A product of bits counts as one of floats; the attribute is the shape of the weight."""
+    out = _shape(node.outputs[0], shapes)
+    return prod(out) * prod(node.attributes["shape"].as_ints()[1:]) if out else 0
 
 
 def _gemm(node: ir.Node, shapes: dict[str, Shape]) -> int:

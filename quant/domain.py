@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from infer_runtime.functions import LOCAL
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-DOMAIN = "infertool"
+DOMAIN = LOCAL
 
 
 @dataclass
@@ -32,21 +34,43 @@ class Body:
         """Functions have no initialisers: a Constant node."""
         return self("Constant", value=ir.tensor(array))
 
+    def given(self, name: str) -> ir.Value:
+        """The integers of an attribute of the function as a value."""
+        return self("Constant", value_ints=attribute("value_ints", name))
+
+    def call(self, name: str, *inputs: ir.Value) -> ir.Value:
+        """The output of another function of ours."""
+        value = self(name, *inputs)
+        node = value.producer()
+        assert node is not None
+        node.domain = DOMAIN
+        return value
+
+
+def attribute(name: str, of: str, kind: ir.AttributeType = ir.AttributeType.INTS) -> ir.Attr:
+    """An attribute of a node in a body that is the attribute `of` the function."""
+    return ir.RefAttr(name, of, kind)
+
 
 def add_function(
-    model: ir.Model, name: str, inputs: Sequence[str], build: Callable[[Body], ir.Value]
+    model: ir.Model,
+    name: str,
+    inputs: Sequence[str],
+    build: Callable[[Body], ir.Value],
+    attributes: Sequence[str] = (),
 ) -> None:
-    """Give the model the function `infertool::<name>`, once."""
+    """Give the model the function `infertool::<name>`, once; all its attributes are required."""
     key = (DOMAIN, name, "")
     if key in model.functions:
         return
     body = Body([ir.Value(name=n) for n in inputs])
     result = build(body)
+    model.opset_imports[DOMAIN] = 1
     graph = ir.Graph(
         body.inputs, [result], nodes=body.nodes, opset_imports=dict(model.opset_imports)
     )
-    model.functions[key] = ir.Function(DOMAIN, name, graph=graph, attributes=[])
-    model.opset_imports[DOMAIN] = 1
+    needed = [ir.Attr(a, ir.AttributeType.UNDEFINED, None) for a in attributes]
+    model.functions[key] = ir.Function(DOMAIN, name, graph=graph, attributes=needed)
 
 
 def inline_functions(model: ir.Model) -> None:

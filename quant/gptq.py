@@ -51,7 +51,7 @@ def _compensated(rows: Array, second: Array, steps: Array, limits: tuple[Array, 
     """Column by column, from that with the largest inputs on."""
     order = np.argsort(-np.diagonal(second, axis1=1, axis2=2), axis=1, kind="stable")
     groups = np.arange(len(rows))[:, None, None]
-    factor = _factor(second[groups, order[:, :, None], order[:, None, :]])
+    factor = inverse_factor(second[groups, order[:, :, None], order[:, None, :]])
     left = np.take_along_axis(rows, order[:, None, :], axis=2)
     steps = np.take_along_axis(steps, order[:, None, :], axis=2)
     low, high = (np.take_along_axis(limit, order[:, None, :], axis=2) for limit in limits)
@@ -87,7 +87,7 @@ def _round_block(
     return errors
 
 
-def _factor(second: Array) -> Array:
+def inverse_factor(second: Array) -> Array:
     """The upper Cholesky factor of the inverse; that of 1 for inputs that were all zero."""
     size = second.shape[-1]
     average = np.trace(second, axis1=1, axis2=2) / size

@@ -48,13 +48,18 @@ def _places(bits: int) -> Array:
 
 def unpack_node(model: ir.Model, packed: ir.Value, shape: ir.Value, bits: int) -> ir.Node:
     """A call of the model-local function `Unpack<bits>`: (packed, shape) -> uint8 levels."""
+    return ir.node(unpacker(model, bits), [packed, shape], domain=DOMAIN)
+
+
+def unpacker(model: ir.Model, bits: int) -> str:
+    """The name of that function, which the model then has."""
     name = f"Unpack{bits}"
     add_function(model, name, ["packed", "shape"], lambda b: _body(b, bits))
-    return ir.node(name, [packed, shape], domain=DOMAIN)
+    return name
 
 
-def _body(b: Body, bits: int) -> ir.Value:
-    """`b` holds the inputs and makes nodes; see `quant.domain`."""
+def unpacked_bits(b: Body, bits: int) -> ir.Value:
+    """The first nodes of a function: (packed, shape) -> flat uint8 levels; see `quant.domain`."""
     wide = b("Unsqueeze", b.inputs[0], b.constant(np.array([-1])))
     if BYTE % bits:
         ones = b("BitShift", wide, b.constant(_places(1)), direction="RIGHT")
@@ -70,7 +75,10 @@ def _body(b: Body, bits: int) -> ir.Value:
         levels = b("BitwiseAnd", shifted, b.constant(np.uint8(2**bits - 1)))
     flat = b("Reshape", levels, b.constant(np.array([-1])))
     count = b("ReduceProd", b.inputs[1])
-    cut = b(
+    return b(
         "Slice", flat, b.constant(np.array([0])), b("Reshape", count, b.constant(np.array([1])))
     )
-    return b("Reshape", cut, b.inputs[1])
+
+
+def _body(b: Body, bits: int) -> ir.Value:
+    return b("Reshape", unpacked_bits(b, bits), b.inputs[1])

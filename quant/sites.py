@@ -78,7 +78,7 @@ def _reason(site: Site) -> str | None:
     if array.ndim < 2:
         return f"its weight {value.name} has {array.ndim} axes"
     if array.size < SMALLEST_WEIGHT:
-        return f"its weight {value.name} has {array.size} elements; the scales would outweigh it"
+        return f"its weight {value.name} has {array.size} elements: too few to save anything"
     return None
 
 

@@ -126,9 +126,15 @@ class Store:
         )
 
     def _palette(self, name: str, weight: QuantizedTensor, form: PaletteFormat) -> ir.Value:
-        table = self.constant(f"{name}_table", weight.scale)
+        """The entries; with a table for each channel they lie behind each other."""
+        table = self.constant(f"{name}_table", weight.scale.reshape(-1))
         codes = self._unpacked(name, weight.levels, form.bits)
         index = self.node("Cast", [codes], f"{name}_i", to=int(ir.DataType.INT32))
+        if isinstance(weight.granularity, PerAxis):
+            channels, size = weight.scale.shape
+            starts = size * np.arange(channels, dtype=np.int32)
+            offset = self.constant(f"{name}_o", weight.granularity.spread(starts, weight.levels))
+            index = self.node("Add", [index, offset], f"{name}_j")
         return self.node("Gather", [table, index], f"{name}_w", axis=0)
 
     def _unpacked(self, name: str, levels: Array, bits: int) -> ir.Value:
@@ -140,7 +146,7 @@ class Store:
         shape = self.constant(f"{name}_shape", np.array(levels.shape))
         node = unpack_node(self.model, packed, shape, bits)
         node.metadata_props.update({FORMAT_KEY: f"packed{bits}", WEIGHT_KEY: name})
-        return self._place(node, f"{name}_u")
+        return self.place(node, f"{name}_u")
 
     # Building blocks
 
@@ -150,9 +156,10 @@ class Store:
 
     def node(self, op_type: str, inputs: list[ir.Value], name: str, **attributes: Any) -> ir.Value:
         """A standard node of one output, behind what it reads, before everything else."""
-        return self._place(ir.node(op_type, inputs, attributes=attributes), name)
+        return self.place(ir.node(op_type, inputs, attributes=attributes), name)
 
-    def _place(self, node: ir.Node, name: str) -> ir.Value:
+    def place(self, node: ir.Node, name: str) -> ir.Value:
+        """Any node of one output, likewise."""
         graph = self.model.graph
         node.name = fresh_name(graph, name)
         node.outputs[0].name = node.name

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quant.formats import FloatFormat, Format, IntegerFormat, PaletteFormat
+from quant.formats.palette import entries
 from quant.granularity import Granularity, PerAxis, PerBlock, PerTensor
 from quant.parameters import SMALLEST_SCALE
 
@@ -24,7 +25,8 @@ class QuantizedTensor:
     """What a file stores of a weight.
 
     levels: the shape of the weight, one level to an element. scale: float32 in the shape of the
-    granularity, for palettes the table. zero_point: like the scale, or None for zero.
+    granularity, for palettes the table, or one for each channel. zero_point: like the scale, or
+    None for zero.
     """
 
     format: Format
@@ -36,7 +38,8 @@ class QuantizedTensor:
     def real(self) -> Array:
         """The numbers, float32."""
         if isinstance(self.format, PaletteFormat):
-            return self.format.dequantize(self.levels, self.scale)
+            axis = self.granularity.axis if isinstance(self.granularity, PerAxis) else None
+            return entries(self.levels, self.scale, axis)
         scale = self.granularity.spread(self.scale, self.levels)
         zero = np.zeros((), np.int64)
         if self.zero_point is not None:

@@ -24,7 +24,7 @@ import tempfile  # noqa: E402
 import time  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING  # noqa: E402
+from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 
 import numpy as np  # noqa: E402
 import onnx_ir as ir  # noqa: E402
@@ -93,7 +93,7 @@ def main() -> int:
     chosen = [c for c in cases(options.cache, options.resnet) if options.only in c.name]
     for kind in ("fp32", "int8") if options.kind == "both" else (options.kind,):
         rows: list[Row] = []
-        print(f"{kind:26}" + "".join(f"{n:>10}" for n in _columns(kind)) + _HEADS)
+        print(head(kind))
         for case in chosen:
             row = measure(case, kind, options)
             if row is not None:
@@ -104,6 +104,11 @@ def main() -> int:
 
 
 _HEADS = f"{'ratio':>8}{'least':>7}{'error':>9}{'text kB':>9}{'arena':>7}{'cc s':>6}{'emit s':>8}"
+
+
+def head(kind: str) -> str:
+    """The first line of the table."""
+    return f"{kind:26}" + "".join(f"{n:>10}" for n in _columns(kind)) + _HEADS
 
 
 def _columns(kind: str) -> list[str]:
@@ -238,5 +243,12 @@ def _mean(ratios: list[float]) -> float:
     return float(np.exp(np.mean(np.log(ratios)))) if ratios else 1.0
 
 
+def leave(status: int) -> NoReturn:
+    """End without the clean-up of engines: after all was measured it can abort the process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -38,10 +38,12 @@ ISAS = {
             16,
             32,
             ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
-             "-mavx512vbmi", "-mavx2", "-mfma", "-mprefer-vector-width=512"),
-            ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512vbmi"),
+             "-mavx512vbmi", "-mavx512vpopcntdq", "-mavx2", "-mfma", "-mprefer-vector-width=512"),
+            ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512vbmi",
+             "avx512_vpopcntdq"),
         ),
         Isa("neon", "arm", 4, 32, (), ("asimd",)),
+        Isa("dotprod", "arm", 4, 32, (), ("asimd", "asimddp")),
     )
 }  # fmt: skip
 
@@ -88,6 +90,6 @@ def _features() -> set[str]:
     if not info.exists():
         return set()
     for line in info.read_text().splitlines():
-        if line.startswith("flags"):
+        if line.startswith(("flags", "Features")):
             return set(line.partition(":")[2].split())
     return set()

@@ -8,6 +8,15 @@ if TYPE_CHECKING:
     from infer_native.isa import Isa
 
 _HEADERS = {"x86": "#include <immintrin.h>\n", "arm": "#include <arm_neon.h>\n"}
+# In the source, not a flag: another processor would be another libc for zig, built first.
+_TARGETS = {
+    "dotprod": """#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#else
+#pragma GCC target("+dotprod")
+#endif
+"""
+}
 # Vector operations by instruction set: maximum, minimum (the second operand wins over NaN),
 # one number in every lane.
 _OPERATIONS = {
@@ -15,7 +24,129 @@ _OPERATIONS = {
     "avx2": ("_mm256_max_ps", "_mm256_min_ps", "_mm256_set1_ps", "__m256"),
     "sse": ("_mm_max_ps", "_mm_min_ps", "_mm_set1_ps", "__m128"),
     "neon": ("vmaxq_f32", "vminq_f32", "vdupq_n_f32", "float32x4_t"),
+    "dotprod": ("vmaxq_f32", "vminq_f32", "vdupq_n_f32", "float32x4_t"),
 }
+
+# For integers: weights, a few numbers in every lane, products added to 32-bit sums; float32 rounded
+# to whole numbers, a product and a sum rounded once.
+_PAIRS = """typedef {v} WV;
+#define WLD(p) {load}((const {v} *)(const void *)(p))
+#define WDOT(c, v, w) ((vi){add}(({v})(c), {madd}(v, w)))
+static inline WV WSET(const int16_t *p) {{ int32_t n; memcpy(&n, p, 4); return {set}(n); }}
+#define VROUND(v) ((vf){round}(({f})(v), 8))
+"""
+_FUSED = "#define VFMA(a, b, c) ((vf){fma}(({f})(a), ({f})(b), ({f})(c)))\n"
+# Without the instruction libm does it.
+_SPLIT = """static inline vf VFMA(vf a, vf b, vf c) {
+  vf r;
+  for (int i = 0; i < VL; i++) r[i] = fmaf(a[i], b[i], c[i]);
+  return r;
+}
+"""
+_ROUND_ARM = """#define VROUND(v) ((vf)vrndnq_f32((float32x4_t)(v)))
+#define VFMA(a, b, c) ((vf)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+"""
+_INTEGERS = {
+    "avx2": _PAIRS.format(
+        v="__m256i", load="_mm256_loadu_si256", add="_mm256_add_epi32", madd="_mm256_madd_epi16",
+        set="_mm256_set1_epi32", round="_mm256_round_ps", f="__m256",
+    ) + _FUSED.format(fma="_mm256_fmadd_ps", f="__m256"),
+    "sse": _PAIRS.format(
+        v="__m128i", load="_mm_loadu_si128", add="_mm_add_epi32", madd="_mm_madd_epi16",
+        set="_mm_set1_epi32", round="_mm_round_ps", f="__m128",
+    ) + _SPLIT,
+    "neon": """typedef int16x4_t WV;
+#define WLD(p) vld1_s16(p)
+#define WSET(p) vdup_n_s16(*(p))
+#define WDOT(c, v, w) ((vi)vmlal_s16((int32x4_t)(c), v, w))
+""" + _ROUND_ARM,
+    "dotprod": """typedef int8x16_t WV;
+#define WLD(p) vld1q_s8(p)
+#define WDOT(c, v, w) ((vi)vdotq_s32((int32x4_t)(c), w, v))
+static inline WV WSET(const int8_t *p) {
+  int32_t n;
+  memcpy(&n, p, 4);
+  return vreinterpretq_s8_s32(vdupq_n_s32(n));
+}
+""" + _ROUND_ARM,
+}  # fmt: skip
+_BYTES = """typedef uint8_t vb __attribute__((vector_size(VL), aligned(1), may_alias));
+typedef int16_t vs __attribute__((vector_size(2 * VL), aligned(2), may_alias));
+#define LD16(p) __builtin_convertvector(*(const vs *)(p), vi)
+#define CVT(v) __builtin_convertvector(v, vf)
+static inline vf q_vload(const uint8_t *p) {
+  vb v;
+  memcpy(&v, p, VL);
+  return __builtin_convertvector(__builtin_convertvector(v, vi), vf);
+}
+static inline vf q_vclip(vf v) { return VMIN(VSET(255.0f), VMAX(VSET(0.0f), v)); }
+static inline vf q_vbyte(vi c, vf scale, float zero) {
+  return q_vclip(VROUND(CVT(c) * scale) + VSET(zero));
+}
+static inline void q_vpart(uint8_t *o, vf v, int n) {
+  const vb b = __builtin_convertvector(__builtin_convertvector(v, vi), vb);
+  memcpy(o, &b, (size_t)n);
+}
+static inline void q_vstore(uint8_t *o, vf v) { q_vpart(o, v, VL); }
+static inline void f_part(float *o, vf v, int n) { memcpy(o, &v, 4 * (size_t)n); }
+"""
+_WIDE = """#ifndef LDI
+typedef int32_t vi __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+#define LDI(p) (*(const vi *)(p))
+#endif
+"""
+# The bits of every lane; by a table of sixteen counts where there is no instruction.
+_TABLE = """static inline vi POPCOUNT(vi x) {{
+  const {v} t = {broadcast}, low = {set8}(15), one = {set8}(1);
+  const {v} a = {shuffle}(t, {and_}(({v})x, low));
+  const {v} b = {shuffle}(t, {and_}({shift}(({v})x, 4), low));
+  return (vi){pairs}({sums}({add}(a, b), one), {set16}(1));
+}}
+"""
+_COUNTS = "_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4)"
+_ARM_BITS = """static inline vi POPCOUNT(vi x) {
+  return (vi)vpaddlq_u16(vpaddlq_u8(vcntq_u8((uint8x16_t)x)));
+}
+"""
+_BITS = {
+    "avx512": "#define POPCOUNT(x) ((vi)_mm512_popcnt_epi32((__m512i)(x)))\n",
+    "avx2": _TABLE.format(
+        v="__m256i", broadcast=f"_mm256_broadcastsi128_si256({_COUNTS})", set8="_mm256_set1_epi8",
+        shuffle="_mm256_shuffle_epi8", and_="_mm256_and_si256", shift="_mm256_srli_epi16",
+        pairs="_mm256_madd_epi16", sums="_mm256_maddubs_epi16", add="_mm256_add_epi8",
+        set16="_mm256_set1_epi16",
+    ),
+    "sse": _TABLE.format(
+        v="__m128i", broadcast=_COUNTS, set8="_mm_set1_epi8", shuffle="_mm_shuffle_epi8",
+        and_="_mm_and_si128", shift="_mm_srli_epi16", pairs="_mm_madd_epi16",
+        sums="_mm_maddubs_epi16", add="_mm_add_epi8", set16="_mm_set1_epi16",
+    ),
+    "neon": _ARM_BITS,
+    "dotprod": _ARM_BITS,
+}  # fmt: skip
+_SIGNS = """static inline void nx_signs(const float *x, const float *t, uint32_t *o, long c) {
+  uint32_t bits = 0;
+  for (int l = 0; l < VL; l++) bits |= (uint32_t)(x[l] >= t[l]) << l;
+  o[c * VL / 32] |= bits << (c * VL % 32);
+}
+"""
+_SIGNS_512 = """static inline void nx_signs(const float *x, const float *t, uint32_t *o, long c) {
+  const __m512 v = _mm512_loadu_ps(x), k = _mm512_loadu_ps(t);
+  o[c / 2] |= (uint32_t)_mm512_cmp_ps_mask(v, k, _CMP_GE_OQ) << (c % 2 * 16);
+}
+"""
+
+
+def closing(isa: Isa) -> str:
+    """What ends the source."""
+    if isa.name not in _TARGETS:
+        return ""
+    return "\n#if defined(__clang__)\n#pragma clang attribute pop\n#endif\n"
+
+
+def integers(isa: Isa) -> str:
+    """Definitions for integer kernels on 32-bit sums; nothing where there are none."""
+    return f"{_WIDE}{_INTEGERS[isa.name]}{_BYTES}" if isa.name in _INTEGERS else ""
 
 
 def prelude(isa: Isa) -> str:
@@ -23,7 +154,7 @@ def prelude(isa: Isa) -> str:
     if not isa.lanes:
         return ""
     max_, min_, set_, type_ = _OPERATIONS[isa.name]
-    return f"""{_HEADERS[isa.family]}
+    return f"""{_TARGETS.get(isa.name, "")}{_HEADERS[isa.family]}
 #define VL {isa.lanes}
 typedef float vf __attribute__((vector_size({4 * isa.lanes}), aligned(4), may_alias));
 #define LD(p) (*(const vf *)(p))
@@ -33,3 +164,9 @@ typedef float vf __attribute__((vector_size({4 * isa.lanes}), aligned(4), may_al
 #define HIDE(p) __asm__("" : "+r"(p))
 #define VSET(x) ((vf){set_}(x))
 """
+
+
+def bits(isa: Isa) -> str:
+    """Definitions for binary kernels."""
+    signs = _SIGNS_512 if isa.name == "avx512" else _SIGNS
+    return f"{_WIDE}{_BITS[isa.name]}{signs}"

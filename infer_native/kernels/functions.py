@@ -1,11 +1,37 @@
-"""exp, erf and tanh of float32 without branches, which compilers turn into vectors."""
+"""exp, erf and tanh, maxima and sums of float32 in a form that compilers turn into vectors."""
 
 from __future__ import annotations
+
+PARTS = 16  # accumulators of a reduction
 
 
 def helpers() -> dict[str, str]:
     """Functions in C by name, each after those that it calls."""
-    return {"nx_exp": _EXP, "nx_erf": _ERF, "nx_tanh": _TANH}
+    return {
+        "nx_exp": _EXP, "nx_erf": _ERF, "nx_tanh": _TANH,
+        "nx_top": _parts("float", "nx_top", "", "-INFINITY", "nx_max_float({0}, {1})", "x[i]"),
+        "nx_sum": _parts("float", "nx_sum", "", "0", "{0} + {1}", "x[i]"),
+        "nx_total": _parts("double", "nx_total", "", "0", "{0} + {1}", "(double)x[i]"),
+        "nx_squares": _parts(
+            "double", "nx_squares", ", float m", "0", "{0} + {1}",
+            "(double)((x[i] - m) * (x[i] - m))",
+        ),
+    }  # fmt: skip
+
+
+def _parts(kind: str, name: str, more: str, start: str, join: str, element: str) -> str:
+    """A reduction of x[0..n) in PARTS accumulators: C keeps the order of sums as written."""
+    part = element.replace("[i]", "[i + l]")
+    return (
+        f"static inline {kind} {name}(const float *x, long n{more}) {{\n"
+        f"  {kind} a[{PARTS}], all = {start};\n"
+        f"  for (long l = 0; l < {PARTS}; l++) a[l] = {start};\n"
+        f"  for (long i = 0; i < n - n % {PARTS}; i += {PARTS})\n"
+        f"    for (long l = 0; l < {PARTS}; l++) a[l] = {join.format('a[l]', part)};\n"
+        f"  for (long i = n - n % {PARTS}; i < n; i++) all = {join.format('all', element)};\n"
+        f"  for (long l = 0; l < {PARTS}; l++) all = {join.format('all', 'a[l]')};\n"
+        "  return all;\n}"
+    )
 
 
 # exp(x) = 2^n * exp(r): n is x / ln 2 rounded by adding 1.5 * 2^23, r by Cody and Waite's two

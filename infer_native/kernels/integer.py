@@ -11,7 +11,7 @@ from infer_native.kernels.conv import rows
 from infer_native.kernels.geometry import window_of
 
 if TYPE_CHECKING:
-    from infer_native.integer import Linear, Mean, Sum
+    from infer_native.integer import Linear, Mean, Product, Sum
     from infer_native.program import Layer
 
 
@@ -53,6 +53,54 @@ def QAdd(layer: Layer) -> Code:
     value = f"fmaf((float)x0[i], {a}, fmaf((float)x1[i], {b}, {c}))"
     line = f"y0[i] = nx_quantize_uint8_t({value}, 0);"
     return Code(loop("i", layer.output().size, line))
+
+
+@kernel("_QTable")
+def QTable(layer: Layer) -> Code:
+    """One lookup for each byte, whatever its type."""
+    t = layer.output().ctype
+    line = f"y0[i] = ({t})t0[(uint8_t)x0[i]];"
+    return Code(loop("i", layer.output().size, line), [layer.attrs["table"]])
+
+
+@kernel("_QMul")
+def QMul(layer: Layer) -> Code:
+    """Exact products, rounded once; the second image may have one pixel."""
+    how: Product = layer.attrs["product"]
+    x, other = layer.input(0), layer.input(1)
+    if x.shape == other.shape:
+        return Code(loop("i", x.size, "y0[i] = " + _times(how, "x0[i]", "x1[i]")))
+    channels, pixels = prod(x.shape[:2]), prod(x.shape[2:])
+    if x.block:
+        pixels = prod(x.shape[2:4])
+        line = _times(how, f"x0[(c * {pixels} + i) * {x.block} + k]", f"x1[c * {x.block} + k]")
+        body = loop("k", x.block, f"y0[(c * {pixels} + i) * {x.block} + k] = {line}")
+        return Code(nest(("c", "i"), (channels, pixels), body))
+    at = f"c * {pixels} + i"
+    line = f"y0[{at}] = " + _times(how, f"x0[{at}]", "x1[c]")
+    return Code(nest(("c", "i"), (channels, pixels), line))
+
+
+def _times(how: Product, a: str, b: str) -> str:
+    both = f"(float)(((int32_t){a} - {how.zero_a}) * ((int32_t){b} - {how.zero_b}))"
+    scale, zero = literal(how.scale, "float"), literal(how.zero_out, "float")
+    return f"nx_quantize_uint8_t(fmaf({both}, {scale}, {zero}), 0);"
+
+
+@kernel("_QMatMul")
+def QMatMul(layer: Layer) -> Code:
+    """As QGemm, rounded; with the attribute `shift` a constant row is added and rounded again."""
+    linear: Linear = layer.attrs["linear"]
+    outputs, inputs = linear.weights.shape
+    dot = loop("k", inputs, f"sum += (int32_t)x0[i * {inputs} + k] * t0[j * {inputs} + k];")
+    value = f"nx_quantize_uint8_t((float)sum * t2[j], {linear.zero_out})"
+    tables = [linear.weights, linear.bias, linear.scale]
+    if (shift := layer.attrs.get("shift")) is not None:
+        ratio = literal(shift.ratio, "float")
+        value = f"nx_quantize_uint8_t(fmaf((float){value}, {ratio}, t3[j]), 0)"
+        tables.append(shift.shift)
+    body = f"int32_t sum = t1[j];\n{dot}\ny0[i * {outputs} + j] = {value};"
+    return Code(nest(("i", "j"), (layer.input(0).size // inputs, outputs), body), tables)
 
 
 @kernel("_QMean")

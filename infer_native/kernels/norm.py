@@ -18,13 +18,21 @@ def _sqrt(ctype: str) -> str:
 
 def _standardised(t: str, count: int, epsilon: float, store: str, *, centred: bool = True) -> str:
     """Mean and deviation of xp[0..count), in double sums; `store` writes v."""
-    mean = f"double sum = 0;\n{loop('j', count, 'sum += xp[j];')}\n"
-    mean += f"const {t} mean = ({t})(sum / {count});\n"
+    square = f"const {t} d = xp[j] - mean;\nsquares += d * d;"
+    sums = (
+        f"double sum = 0;\n{loop('j', count, 'sum += xp[j];')}\n",
+        f"double squares = 0;\n{loop('j', count, square)}\n",
+    )
+    if t == "float":
+        sums = (
+            f"const double sum = nx_total(xp, {count});\n",
+            f"const double squares = nx_squares(xp, {count}, mean);\n",
+        )
+    mean = f"{sums[0]}const {t} mean = ({t})(sum / {count});\n"
     if not centred:
         mean = f"const {t} mean = 0;\n"
-    square = f"const {t} d = xp[j] - mean;\nsquares += d * d;"
     return (
-        f"{mean}double squares = 0;\n{loop('j', count, square)}\n"
+        f"{mean}{sums[1]}"
         f"const {t} scale = 1 / {_sqrt(t)}(({t})(squares / {count}) + {literal(epsilon, t)});\n"
         + loop("j", count, f"const {t} v = (xp[j] - mean) * scale;\n{store}")
     )

@@ -10,6 +10,7 @@ from infer_native.cwriter import (
     collapse,
     highest,
     literal,
+    loop,
     lowest,
     names,
     nest,
@@ -106,6 +107,12 @@ def Softmax(layer: Layer) -> Code:
     at = f"o * {n * inner} + j * {inner} + k" if inner > 1 else f"o * {n} + j"
     top = nest(("j",), (n,), f"top = nx_max_{t}(x0[{at}], top);")
     head = f"{t} top = {lowest(t)}, sum = 0;\n{top}\n"
+    if t == "float" and inner == 1 and layer.op == "Softmax":
+        row = f"const float *x = x0 + o * {n};\nfloat *y = y0 + o * {n};\n"
+        row += f"const float top = nx_top(x, {n});\n"
+        row += loop("j", n, "y[j] = nx_exp(x[j] - top);") + "\n"
+        row += f"const float scale = 1 / nx_sum(y, {n});\n" + loop("j", n, "y[j] *= scale;")
+        return Code(nest(("o",), (outer,), row))
     if layer.op == "Softmax":
         first = nest(("j",), (n,), f"y0[{at}] = {exp}(x0[{at}] - top);")
         then = nest(("j",), (n,), f"sum += y0[{at}];")

@@ -24,15 +24,34 @@ _OPTIONS = (
 def Resize(layer: Layer) -> Code:
     """Nearest is a gather by tables, the others sum a few taps along each axis."""
     x, y, attrs = layer.input(0), layer.output(), layer.attrs
-    if attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        raise layer.refused("tf_crop_and_resize has no kernel")
     if not x.is_float and attrs.get("mode", "nearest") != "nearest":
         raise layer.refused("only nearest has a kernel for integers")
-    matrices = [_matrix(layer, axis) for axis in range(len(x.shape))]
     if attrs.get("mode", "nearest") == "nearest":
-        tables = [m.argmax(axis=1).astype(np.int32) for m in matrices]
-        return by_tables(x.shape, y.shape, tables)
-    return _weighted(layer, matrices)
+        return by_tables(x.shape, y.shape, nearest(layer))
+    return _weighted(layer, _matrices(layer))
+
+
+def nearest(layer: Layer) -> list[Array]:
+    """For each axis the place in the input of every place in the output."""
+    return [m.argmax(axis=1).astype(np.int32) for m in _matrices(layer)]
+
+
+def nearest_pixels(layer: Layer, tables: list[Array]) -> Code:
+    """The same on a blocked image, a pixel of all lanes at a time."""
+    x, y = layer.input(0), layer.output()
+    (_, _, height, width, lanes), (samples, blocks, rows, out, _) = x.shape, y.shape
+    size = lanes * x.dtype.itemsize
+    line = (
+        f"memcpy(y0 + ((c * {rows} + r) * {out} + i) * {lanes}, "
+        f"x0 + ((c * {height} + t0[r]) * {width} + t1[i]) * {lanes}, {size});"
+    )
+    return Code(nest(("c", "r", "i"), (samples * blocks, rows, out), line), tables[2:])
+
+
+def _matrices(layer: Layer) -> list[Array]:
+    if layer.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise layer.refused("tf_crop_and_resize has no kernel")
+    return [_matrix(layer, axis) for axis in range(len(layer.input(0).shape))]
 
 
 def _matrix(layer: Layer, axis: int) -> Array:

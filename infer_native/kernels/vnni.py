@@ -56,7 +56,7 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
     run = rows * out if whole else out
     panels = panels_of(choose(run, columns, REGISTERS, embedded=False))
     constants, zero = added(linear, layer.attrs)
-    tables = [_pack(linear.weights, panels), *vectors(linear, columns), *constants]
+    tables = [pack(linear.weights, panels), *vectors(linear, columns), *constants]
     helpers: dict[str, str] = {}
     calls, at = [], 0
     steps = -(-inputs // GROUP)
@@ -79,7 +79,7 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
     return Code(loop("n", samples, f"{source}{body}"), tables, scratch, helpers)
 
 
-def _pack(weights: Array, panels: Sequence[Panel]) -> Array:
+def pack(weights: Array, panels: Sequence[Panel]) -> Array:
     """[outputs, inputs, kh, kw] panel by panel as [taps, inputs / 4, outputs, 4]."""
     outputs, inputs, kh, kw = weights.shape
     steps = -(-inputs // GROUP)
@@ -126,29 +126,37 @@ def _product(tile: Tile, run: int, step: int, attrs: dict[str, object]) -> tuple
 
 
 def _tile(rows: int, columns: int, step: int, end: str) -> str:
-    lines = []
-    for j in range(columns):
-        start = f"__m512i c0_{j} = QLD(bias + {j * LANES})"
-        lines.append(start + "".join(f", c{m}_{j} = c0_{j}" for m in range(1, rows)) + ";")
-    lines += [
-        "for (long y = 0; y < kh; y++) for (long x = 0; x < kw; x++) {",
-        "const uint8_t *p = a + y * rs + x * ks;",
-        "for (long n = steps / 4; n; n--) {",
-        *(_step(rows, columns, step, u) for u in range(4)),
-        f"p += aps; b += {4 * columns * LANES * GROUP};",
-        "}",
-        "for (long n = steps % 4; n; n--) {",
-        _step(rows, columns, step, 0),
-        f"p += {GROUP}; b += {columns * LANES * GROUP};",
-        "}",
-        "}",
-    ]
+    inner = sums(rows, columns, step, "steps", "aps")
+    lines = [*inner[:columns], "for (long y = 0; y < kh; y++) for (long x = 0; x < kw; x++) {"]
+    lines += ["const uint8_t *p = a + y * rs + x * ks;", *inner[columns:], "}"]
     for j in range(columns):
         lines.append(f"{{ const __m512 S = _mm512_loadu_ps(scale + {j * LANES});")
         for m in range(0, rows, 4):
             lines.append(stored([f"c{i}_{j}" for i in range(m, min(m + 4, rows))], m, j, end))
         lines.append("}")
     return "\n".join(lines) + "\n"
+
+
+def sums(rows: int, columns: int, step: int, steps: str, block: str) -> list[str]:
+    """C for a tile of sums from their biases on, a line for each column, then the loops over p, b.
+
+    `block` is how far p moves on after four steps.
+    """
+    lines = []
+    for j in range(columns):
+        start = f"__m512i c0_{j} = QLD(bias + {j * LANES})"
+        lines.append(start + "".join(f", c{m}_{j} = c0_{j}" for m in range(1, rows)) + ";")
+    return [
+        *lines,
+        f"for (long n = {steps} / 4; n; n--) {{",
+        *(_step(rows, columns, step, u) for u in range(4)),
+        f"p += {block}; b += {4 * columns * LANES * GROUP};",
+        "}",
+        f"for (long n = {steps} % 4; n; n--) {{",
+        _step(rows, columns, step, 0),
+        f"p += {GROUP}; b += {columns * LANES * GROUP};",
+        "}",
+    ]
 
 
 def _step(rows: int, columns: int, step: int, u: int) -> str:

@@ -42,6 +42,7 @@ from passes.config import OptimizeConfig
 from passes.facts import facts
 from quant import quantize_model
 from quant.config import QuantizeConfig
+from quant.sparse import restore_dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,6 +94,7 @@ def run(config: Quantize, ui: Terminal) -> Report:
     feeds = source_feeds(imported, config.seed, config.shape)
     passes = OptimizeConfig(seed=config.seed)
     prove_import(report, ui, imported, feeds, passes.tolerance)
+    restore_dense(imported.model)
     source = optimise(report, ui, imported.model, passes, feeds)
     trained = None
     if config.scheme == "auto":
@@ -145,8 +147,8 @@ def open_parts(
     if config.calib == "synthetic":
         report.warnings.append("calibrated on synthetic inputs: the ranges are guesses")
         calibration = synthetic_dataset(inputs, config.calib_samples, config.seed)
-    elif config.calib is not None:
-        calibration = open_dataset(config.calib, inputs, preprocess=config.preprocess)
+    elif calib := config.calib or (config.data if config.eval else None):
+        calibration = open_dataset(calib, inputs, preprocess=config.preprocess)
         calibration = calibration.subset(config.calib_samples)
     else:
         calibration, evaluation = _split(config, evaluation)

@@ -1,17 +1,10 @@
-"""`infertool run --locked`: make a result again, and compare its bytes."""
+"""`infertool run`: a whole pipeline from a recipe, or a result made again from its manifest."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from infer_runtime.errors import MismatchError, UsageError
-from infer_tool.ledger import new_report, package_versions
-from infer_tool.manifest import changed_inputs, configuration, digest, read_manifest
-from infer_tool.options import build_config
-from infer_tool.report.write import check_report_folder
+from infer_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from infer_tool.config import Run
@@ -20,55 +13,24 @@ if TYPE_CHECKING:
 
 
 def run(config: Run, ui: Terminal) -> Report:
-    """Repeat the command of a manifest in a folder of its own; nothing is kept but the verdict.
+    """Run the stages of a recipe, or repeat the command of a manifest.
 
     Raises:
-        UsageError: the manifest or one of its inputs is not what it was.
-        MismatchError: the bytes are others; names the versions that changed.
+        UsageError: the recipe, a manifest or a path is wrong.
+        GateError: the result, or a stage, missed a limit.
+        InferError: what else ended a stage, with its exit status; no file is written.
 
     """
-    from infer_tool.config import COMMANDS
-
-    check_report_folder(config.report)
-    if config.locked is None:
-        raise UsageError("nothing to run; give --locked manifest.json")
-    document = read_manifest(config.locked)
-    command = document["command"]
-    if command not in COMMANDS or "output" not in document["config"]:
-        raise UsageError(f"{config.locked}: {command!r} is no command that writes a model")
-    if changed := changed_inputs(document):
-        raise UsageError(f"{config.locked}: not the same input as then: {', '.join(changed)}")
-    report = new_report("run", config)
-    values = configuration(COMMANDS[command], document["config"])
-    target = Path(values["output"])
-    with TemporaryDirectory(prefix="infertool-") as folder:
-        values["output"] = Path(folder) / target.name
-        made: Report = import_module(f"infer_tool.commands.{command}").run(
-            build_config(COMMANDS[command], values), ui
+    if (config.recipe is None) == (config.locked is None):
+        raise UsageError(
+            "give one of a recipe and a manifest: infertool run recipe.yaml, or "
+            "infertool run --locked manifest.json"
         )
-        files = {name: Path(folder) / Path(name).name for name in document["outputs"]}
-        got = {name: digest(path) if path.exists() else "" for name, path in files.items()}
-    report.source, report.stages = made.source, made.stages
-    _compare(report, document, got)
-    return report
+    if config.locked is not None:
+        from infer_tool.locked import repeat
 
+        return repeat(config, config.locked, ui)
+    from infer_tool.pipeline import run_recipe
 
-def _compare(report: Report, document: dict[str, Any], got: dict[str, str]) -> None:
-    wanted: dict[str, str] = document["outputs"]
-    rows = [[n, w, got[n], "same" if got[n] == w else "OTHER"] for n, w in wanted.items()]
-    report.details["Bytes"] = {"columns": ["file", "sha256 then", "sha256 now", ""], "rows": rows}
-    others = [name for name, digest_then in wanted.items() if got[name] != digest_then]
-    if not others:
-        return
-    now = package_versions()
-    then: dict[str, str] = document.get("versions", {})
-    changed = [
-        f"{name} {then.get(name, 'none')} -> {now.get(name, 'none')}"
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
-    ]
-    report.passed = False
-    because = f"; versions changed: {', '.join(changed)}" if changed else "; with the same versions"
-    error = MismatchError(f"{', '.join(others)}: not the same bytes as then{because}")
-    error.evidence = report
-    raise error
+    assert config.recipe is not None
+    return run_recipe(config, config.recipe, ui)

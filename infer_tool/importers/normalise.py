@@ -111,18 +111,23 @@ def _unlist_initialisers(model: ir.Model) -> None:
 def _strip(model: ir.Model) -> None:
     """Doc strings and metadata of exporters hold stack traces with the paths of one machine.
 
-    Our own stamps on the model stay: how it was calibrated must not be lost on the way.
+    Our own stamps stay: how a model was calibrated, and what form its weights are stored in.
     """
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    stamps = {k: v for k, v in model.metadata_props.items() if k.startswith(STAMP)}
+    holders = [model, *model.graph]
+    stamps = [
+        {k: v for k, v in holder.metadata_props.items() if k.startswith(STAMP)}
+        for holder in holders
+    ]
     ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
-    model.metadata_props.update(stamps)
+    for holder, kept in zip(holders, stamps, strict=True):
+        holder.metadata_props.update(kept)
     model.doc_string = None
-    for holder in (*bodies(model), *model.graphs()):
-        holder.metadata_props.clear()
-        holder.doc_string = None
+    for body in (*bodies(model), *model.graphs()):
+        body.metadata_props.clear()
+        body.doc_string = None
     model.producer_name, model.producer_version = "infertool", None
 
 

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from quant.kmeans import fit_table
 
-ROUNDS = 30  # Lloyd's iterations; the error changes by less than a thousandth after them
-HISTOGRAM = 1 << 16  # larger weights are clustered by their histogram, at 1/65536 of the range
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class PaletteFormat:
-    """A table of 2**bits float32 values and a number for each weight."""
+    """A table of at most 2**bits float32 values and a number for each weight."""
 
     name: str
     bits: int
@@ -31,32 +30,33 @@ class PaletteFormat:
         return np.asarray(table[q])
 
     def fit(self, x: Array) -> Array:
-        """The sorted table of least squared error that Lloyd's algorithm finds (1982).
-
-        It starts at equal shares of the sorted values; the same weights give the same table.
-        """
-        values, counts = _histogram(x.reshape(-1).astype(np.float64))
-        share = np.cumsum(counts) - counts / 2
-        starts = (np.arange(2**self.bits) + 0.5) / 2**self.bits * counts.sum()
-        table = np.interp(starts, share, values)
-        for _ in range(ROUNDS):
-            owner = np.searchsorted((table[1:] + table[:-1]) / 2, values)
-            weight = np.bincount(owner, counts, table.size)
-            total = np.bincount(owner, counts * values, table.size)
-            table = np.sort(np.where(weight > 0, total / np.maximum(weight, 1e-300), table))
-        return np.asarray(table, np.float32)
-
-
-def _histogram(x: Array) -> tuple[Array, Array]:
-    """Distinct values and how often they occur, of large arrays on a grid."""
-    if x.size > HISTOGRAM:
-        low, high = x.min(), x.max()
-        step = (high - low) / (HISTOGRAM - 1) or 1.0
-        counts = np.bincount(np.rint((x - low) / step).astype(np.int64), minlength=HISTOGRAM)
-        used = np.flatnonzero(counts)
-        return low + used * step, counts[used].astype(np.float64)
-    values, counts = np.unique(x, return_counts=True)
-    return values, counts.astype(np.float64)
+        """The sorted table of least squared error that `fit_table` finds."""
+        return fit_table(x, 2**self.bits)
 
 
 PALETTES = tuple(PaletteFormat(f"palette{bits}", bits) for bits in range(1, 9))
+
+
+def fit_tables(x: Array, count: int, axis: int | None) -> Array:
+    """The table [count] of a weight, or one for each index of an axis: [channels, count]."""
+    if axis is None:
+        return fit_table(x, count)
+    return np.stack([fit_table(row, count) for row in np.moveaxis(x, axis, 0)])
+
+
+def nearest(x: Array, table: Array, axis: int | None) -> Array:
+    """The numbers (uint8) of the nearest entries, of one table or of those along an axis."""
+    form = PALETTES[-1]
+    if axis is None:
+        return form.quantize(x, table)
+    rows = zip(np.moveaxis(x, axis, 0), table, strict=True)
+    return np.stack([form.quantize(row, own) for row, own in rows], axis)
+
+
+def entries(codes: Array, table: Array, axis: int | None) -> Array:
+    """The entries that `nearest` numbered."""
+    if axis is None:
+        return np.asarray(table[codes])
+    shape = [1] * codes.ndim
+    shape[axis] = -1
+    return np.asarray(table[np.arange(len(table)).reshape(shape), codes])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import prod
+from math import gcd, prod
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import UsageError
@@ -30,6 +30,7 @@ class Layer:
     """Classes of the same places: channels of one layer, or of layers that are tied together."""
 
     places: tuple[Place, ...]
+    width: int = 1  # channels that a class has at least wherever it is, as a head has
     classes: list[int] = field(default_factory=list)  # the least important first
     removed: int = 0
     stuck: bool = False
@@ -42,7 +43,8 @@ class Layer:
     def next_count(self, multiple: int) -> int:
         """How many go together, so that what stays is a multiple; 0 when no more can."""
         left = len(self.classes) - self.removed
-        count = left % multiple or multiple
+        step = multiple // gcd(multiple, self.width)
+        count = left % step or step
         least = max(1, round(KEPT_SHARE * len(self.classes)))
         return 0 if self.stuck or left - count < least else count
 
@@ -58,7 +60,9 @@ def layers_of(channels: Channels, importance: Mapping[int, float]) -> list[Layer
     layers: dict[tuple[tuple[Place, int], ...], Layer] = {}
     for found in sorted(places):
         key = tuple(sorted(places[found].items()))
-        layer = layers.setdefault(key, Layer(tuple(place for place, _ in key)))
+        layer = layers.setdefault(
+            key, Layer(tuple(place for place, _ in key), min(c for _, c in key))
+        )
         layer.classes.append(found)
     for layer in layers.values():
         layer.classes.sort(key=lambda c: importance.get(c, 0.0))
@@ -166,7 +170,7 @@ def _shares(channels: Channels, layers: list[Layer], atoms: Array) -> Callable[[
 def _macs(model: ir.Model, channels: Channels, layers: list[Layer]) -> Cost:
     macs = macs_by_node(model)
     terms = [
-        (macs.get(p.node, 0), [_shares(channels, layers, f) for f in p.factors])
+        (p.share * macs.get(p.node, 0), [_shares(channels, layers, f) for f in p.factors])
         for p in channels.products
     ]
     traced = {p.node for p in channels.products}

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Product:
-    """A node whose multiply-accumulates are proportional to each of these vectors' lengths."""
+    """A share of a node's multiply-accumulates, proportional to each of these vectors' lengths."""
 
     node: str
     factors: list[Array]
+    share: float = 1.0
 
 
 @dataclass
@@ -37,8 +38,8 @@ class Repair:
     """A node that holds numbers of channels: what they are counted from, by place."""
 
     node: ir.Node
-    kind: str  # group, split or reshape
-    counts: dict[int, Array]  # group: {0: atoms}; split: by piece; reshape: by output axis
+    kind: str  # group, hidden_size, split or reshape
+    counts: dict[int, Array]  # {0: atoms}; split: by piece; reshape: by output axis
 
 
 @dataclass
@@ -102,7 +103,7 @@ class Channels:
         key = (value.name or "", axis)
         array = constant(value)
         shape = self.shape(value) if array is None else array.shape
-        if axis >= len(shape) or shape[axis] != len(atoms):
+        if not 0 <= axis < len(shape) or shape[axis] != len(atoms):
             self.pin(atoms, f"the size of {value.name} is not known")
             self.pin(self.of(value, axis), f"the size of {value.name} is not known")
             return

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Importance = Literal["taylor", "magnitude", "activation"]
+PruneMethod = Literal["magnitude", "movement", "wanda", "sparsegpt"]
+Storage = Literal["sparse", "dense"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,14 @@ class PruneConfig:
     target_params: str = field(
         default="",
         metadata={"help": "Share of the parameters that may stay, e.g. 50%.", "metavar": "SHARE"},
+    )
+    target_latency: str = field(
+        default="",
+        metadata={
+            "help": "Share of the source's time on --engine that the result may take, e.g. 60%, "
+            "or a time, e.g. 5ms: channels go until measured candidates keep it.",
+            "metavar": "TIME",
+        },
     )
     importance: Importance = field(
         default="taylor",
@@ -40,8 +50,44 @@ class PruneConfig:
     rounds: int = field(
         default=1,
         metadata={
-            "help": "Prune in so many equal steps and train after each of them; the last has half "
-            "of the epochs.",
+            "help": "Prune in so many steps and train after each of them; the last has half of the "
+            "epochs.",
             "min": 1,
+        },
+    )
+    sparsity: str = field(
+        default="",
+        metadata={
+            "help": "Share of the weights' elements that become zero, e.g. 80%.",
+            "metavar": "SHARE",
+        },
+    )
+    pattern: str = field(
+        default="",
+        metadata={
+            "help": "Of M neighbouring input channels N stay, e.g. 2:4 or 4:8.",
+            "metavar": "N:M",
+        },
+    )
+    method: PruneMethod = field(
+        default="sparsegpt",
+        metadata={
+            "help": "Which elements go: those that the others make up for best (sparsegpt), the "
+            "smallest (magnitude), the smallest times their inputs (wanda), or those that "
+            "training moves to zero (movement). For --sparsity and --pattern."
+        },
+    )
+    uniform: bool = field(
+        default=False,
+        metadata={
+            "help": "With --sparsity, every layer loses the same share. Otherwise those lose more "
+            "whose outputs change less."
+        },
+    )
+    store: Storage = field(
+        default="sparse",
+        metadata={
+            "help": "How zeros are stored: sparse (not at all; smaller files) or dense. Engines "
+            "run both equally fast."
         },
     )

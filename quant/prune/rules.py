@@ -15,6 +15,7 @@ from passes.match import argument, ints, pad_sizes
 from passes.traits import is_broadcasting, is_unary
 from quant.prune.channels import Product, Repair
 from quant.prune.reshape import flatten, reshape
+from quant.prune.sequence import GATES, attention, recurrent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -331,6 +332,34 @@ def _squeeze(node: ir.Node, channels: Channels) -> None:
         channels.give(node.outputs[0], target, channels.of(node.inputs[0], source))
 
 
+def _gather(node: ir.Node, channels: Channels) -> None:
+    """Picks places of one axis; the others go on."""
+    index, rank = constant(node.inputs[1]), len(channels.shape(node.inputs[0]))
+    if index is None or constant(node.inputs[0]) is not None or not rank:
+        _unknown(node, channels)
+        return
+    picked = node.attributes.get_int("axis", 0) % rank
+    channels.pin(channels.of(node.inputs[0], picked), f"{describe(node)} picks some of them")
+    for axis in range(rank):
+        if axis != picked:
+            target = axis if axis < picked else axis + index.ndim - 1
+            channels.give(node.outputs[0], target, channels.of(node.inputs[0], axis))
+
+
+def _slice(node: ir.Node, channels: Channels) -> None:
+    rank = len(channels.shape(node.inputs[0]))
+    starts, axes = ints(node.inputs[1]), ints(argument(node, 3))
+    if starts is None or (axes is None and argument(node, 3) is not None):
+        _unknown(node, channels)
+        return
+    cut = {a % rank for a in (range(len(starts)) if axes is None else axes)}
+    for axis in range(rank):
+        if axis in cut:
+            channels.pin(channels.of(node.inputs[0], axis), f"{describe(node)} cuts them")
+        else:
+            _same(node, channels, [axis])
+
+
 _POOL = partial(_same, axes=(0, 1))
 _RULES: dict[str, Rule] = {
     "Conv": _conv,
@@ -353,6 +382,10 @@ _RULES: dict[str, Rule] = {
     "LogSoftmax": _pinning,
     "LayerNormalization": _pinning,
     "RMSNormalization": _pinning,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Attention": attention,
+    **dict.fromkeys(GATES, recurrent),
     "Identity": _same,
     "Dropout": _same,
     **dict.fromkeys(

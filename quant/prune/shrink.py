@@ -8,6 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from passes.graph import add_initializer, constant, replace_constant
+from passes.match import argument
+from quant.prune.sequence import STATES, is_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -54,9 +56,18 @@ def _cut(value: ir.Value, kept: dict[int, Array]) -> None:
     value.shape = ir.Shape(array.shape)
 
 
-def _group(repair: Repair, counts: dict[int, int], whole: dict[int, int]) -> None:
+def _attribute(repair: Repair, counts: dict[int, int], whole: dict[int, int]) -> None:
     del whole
-    repair.node.attributes["group"] = ir.AttrInt64("group", counts[0])
+    repair.node.attributes[repair.kind] = ir.AttrInt64(repair.kind, counts[0])
+
+
+def _hidden_size(repair: Repair, counts: dict[int, int], whole: dict[int, int]) -> None:
+    """States of zeros are what a layer starts with by itself, in any size."""
+    _attribute(repair, counts, whole)
+    for index in STATES:
+        value = argument(repair.node, index)
+        if value is not None and is_zeros(value):
+            repair.node.replace_input_with(index, None)
 
 
 def _split(repair: Repair, counts: dict[int, int], whole: dict[int, int]) -> None:
@@ -85,4 +96,9 @@ def _reshape(repair: Repair, counts: dict[int, int], whole: dict[int, int]) -> N
         replace_constant(repair.node, 1, shape)
 
 
-_REPAIRS = {"group": _group, "split": _split, "reshape": _reshape}
+_REPAIRS = {
+    "group": _attribute,
+    "hidden_size": _hidden_size,
+    "split": _split,
+    "reshape": _reshape,
+}

@@ -73,11 +73,14 @@ class Hooks:
     """What happens around the loop: `epoch` after each one, `step` after each step.
 
     `project` changes the parameters after each step, to what a method allows (masks, signs).
+    `settled` is the first epoch after which the model is what the method makes of it: no epoch
+    before it is the best one, whatever its metric.
     """
 
     epoch: Callable[[Epoch], None] = lambda _: None
     step: Callable[[int], None] = lambda _: None
     project: Callable[[], None] = lambda: None
+    settled: int = 0
 
 
 class Trainer:
@@ -152,6 +155,8 @@ class Trainer:
             self.hooks.step(1)
         metric = self._metric()
         arrays = self._arrays()
+        if number <= self.hooks.settled:
+            state.best_metric = -math.inf
         state.stale = 0 if metric > state.best_metric else state.stale + 1
         state.epoch, state.current, state.optimizer = number, arrays, self._remembered()
         if metric >= state.best_metric:  # of two that are equal the one that learnt longer
@@ -191,7 +196,7 @@ class Trainer:
                 if self.task.labelled and labels is not None:
                     total += self.task.hits(values, labels)
                 else:
-                    total -= size * float(self.task.loss(values, self.teacher(feeds), labels))
+                    total -= size * float(self.task.distance(values, self.teacher(feeds), labels))
                 count += size
         value = total / max(count, 1)
         return value if math.isfinite(value) else -math.inf

@@ -29,6 +29,7 @@ class Trainable:
 
     Args:
         model: a float graph. Statistics of a BatchNormalization stay as they are.
+        held: initialisers that are parameters too, but change by other hands than the optimiser's.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -37,7 +38,7 @@ class Trainable:
 
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, held: Sequence[str] = ()) -> None:
         torch = import_torch()
         self.model = model
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -48,6 +49,7 @@ class Trainable:
         self.parameters: Tensors = {n: self.tensor(_array(model, n)) for n in self.known}
         for value in self.parameters.values():
             value.requires_grad_()
+        self.parameters |= {name: self.tensor(_array(model, name)) for name in held}
 
     def tensor(self, array: Array) -> Any:
         """A copy of an array as a tensor on the device of this module."""

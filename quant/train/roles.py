@@ -10,7 +10,9 @@ import onnx_ir as ir
 from infer_runtime.errors import UsageError
 from passes.base import is_op
 from passes.graph import is_constant
+from quant.train.binary import SIGNED, STORED
 from quant.train.fake import FAKE, TRAIN_DOMAIN
+from quant.train.palette import FAKE_PALETTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +34,13 @@ _ROLES: dict[str, dict[int, str]] = {
     "LSTM": {1: "weight", 2: "weight", 3: "bias"},
     "GRU": {1: "weight", 2: "weight", 3: "bias"},
     "RNN": {1: "weight", 2: "weight", 3: "bias"},
+}
+# The same of operators of training, whose first input may have another one: their attribute `role`.
+_LEARNED: dict[str, dict[int, str]] = {
+    FAKE: {0: "weight", 1: "scale"},
+    FAKE_PALETTE: {0: "weight", 1: "scale"},
+    SIGNED: {0: "weight"},
+    STORED: {0: "scale"},
 }
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
 TRAINED = ("weight", "bias", "scale")
@@ -70,9 +79,9 @@ def parameters_of(model: ir.Model) -> dict[str, Parameter]:
 
 
 def _roles(node: ir.Node) -> Iterator[tuple[int, str]]:
-    if (node.domain, node.op_type) == (TRAIN_DOMAIN, FAKE):
-        yield 0, node.attributes.get_string("role", "weight")
-        yield 1, "scale"
+    if node.domain == TRAIN_DOMAIN:
+        for index, role in _LEARNED.get(node.op_type, {}).items():
+            yield index, node.attributes.get_string("role", role) if index == 0 else role
     if not is_op(node, node.op_type):
         return
     for index, role in _ROLES.get(node.op_type, {}).items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_runtime.errors import UsageError
+from quant.distill.config import DistillConfig
 from quant.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def identity(config: TrainConfig, start: Mapping[str, Array]) -> str:
 
     Where the result goes and how long it may take are free to change.
     """
-    names = {f.name for f in fields(TrainConfig)} - {"checkpoint", "train_threads"}
+    kinds = (TrainConfig, DistillConfig)
+    names = {f.name for kind in kinds for f in fields(kind)} - {"checkpoint", "train_threads"}
     options = {name: str(getattr(config, name, "")) for name in (*names, "seed", "data")}
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
     for name in sorted(start):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from quant.distill.hints import Hints
     from quant.train.config import TrainConfig
 
 LABEL_WEIGHT = 0.3  # of labels beside a source to imitate
@@ -66,6 +67,7 @@ class Task:
         teacher: the graph to imitate; its outputs are taken in the student's order.
         config: `label_weight` and `temperature`.
         labelled: has the data labels?
+        hints: losses over tensors inside the two, to be added.
 
     Raises:
         UsageError: labels are asked for and missing, or numbers of outputs differ.
@@ -73,7 +75,13 @@ class Task:
     """
 
     def __init__(
-        self, student: ir.Model, teacher: ir.Model, config: TrainConfig, *, labelled: bool
+        self,
+        student: ir.Model,
+        teacher: ir.Model,
+        config: TrainConfig,
+        *,
+        labelled: bool,
+        hints: Hints | None = None,
     ) -> None:
         if config.label_weight and not labelled:
             raise UsageError(
@@ -83,7 +91,7 @@ class Task:
         default = LABEL_WEIGHT if labelled else 0.0
         self.label_weight = default if config.label_weight is None else config.label_weight
         self.temperature = config.temperature
-        self.labelled = labelled
+        self.labelled, self.hints = labelled, hints
         self.heads = heads_of(student, labelled=labelled)
         self.wanted = heads_of(teacher, labelled=labelled)
         if len(self.heads) != len(self.wanted):
@@ -93,18 +101,29 @@ class Task:
 
     @property
     def names(self) -> list[str]:
-        """What to compute with the student."""
-        return [head.name for head in self.heads]
+        """What to compute with the student: its heads, then what hints are about."""
+        return [head.name for head in self.heads] + (self.hints.names if self.hints else [])
 
     @property
     def teacher_names(self) -> list[str]:
-        """What to compute with the teacher; nothing where only labels count."""
-        return [] if self.label_weight == 1 else [head.name for head in self.wanted]
+        """What to compute with the teacher, likewise; no heads where only labels count."""
+        heads = [] if self.label_weight == 1 else [head.name for head in self.wanted]
+        return heads + (self.hints.teacher_names if self.hints else [])
 
     def loss(
         self, student: Sequence[Any], teacher: Sequence[Any], labels: np.ndarray[Any, Any] | None
     ) -> Any:
-        """A tensor of one element."""
+        """A tensor of one element, of the values of `names` and `teacher_names`."""
+        total = self.distance(student, teacher, labels)
+        if self.hints is None:
+            return total
+        hinted = len(teacher) - len(self.hints.teacher_names)
+        return total + self.hints.loss(student[len(self.heads) :], teacher[hinted:])
+
+    def distance(
+        self, student: Sequence[Any], teacher: Sequence[Any], labels: np.ndarray[Any, Any] | None
+    ) -> Any:
+        """The loss of the outputs alone, without hints: what epochs are compared by."""
         torch = import_torch()
         total = student[0].new_zeros(())
         if self.label_weight:
@@ -115,9 +134,30 @@ class Task:
         if self.label_weight == 1:
             return total
         share = (1 - self.label_weight) / len(self.heads)
-        for head, got, wanted in zip(self.heads, student, teacher, strict=True):
-            match = self._classes if head.classes else _values
+        for head, got, wanted in zip(self.heads, student, teacher, strict=False):
+            match = self._classes if head.classes else relative_error
             total = total + share * match(got, wanted)
+        return total
+
+    def sampled_loss(self, student: Sequence[Any], generator: Any) -> Any:
+        """A loss that is random: the mean of its squared gradients is the curvature of `loss`.
+
+        Imitation of itself has no gradient to see by what a model needs. Classes are drawn from
+        what the model says (Fisher information, as the curvature of KL), values get random signs.
+        """
+        torch = import_torch()
+        total = student[0].new_zeros(())
+        for head, got in zip(self.heads, student, strict=True):
+            if head.classes:
+                rows = got.reshape(-1, got.shape[-1])
+                chances = torch.nn.functional.softmax(rows.detach(), dim=-1).cpu()
+                drawn = torch.multinomial(chances, 1, generator=generator)[:, 0].to(got.device)
+                error = torch.nn.functional.cross_entropy(rows, drawn, reduction="sum")
+                total = total + error / len(rows) ** 0.5
+            else:
+                signs = 2 * torch.randint(0, 2, got.shape, generator=generator) - 1
+                spread = got.detach().var(unbiased=False).clamp_min(_TINY)
+                total = total + (signs.to(got) * got).sum() / (got.numel() * spread) ** 0.5
         return total
 
     def _classes(self, got: Any, wanted: Any) -> Any:
@@ -133,7 +173,8 @@ class Task:
         return int((student[0].argmax(-1).cpu().numpy() == labels).sum())
 
 
-def _values(got: Any, wanted: Any) -> Any:
+def relative_error(got: Any, wanted: Any) -> Any:
+    """Mean squared error over the variance of what is wanted."""
     spread = wanted.var(unbiased=False).clamp_min(_TINY)
     return ((got - wanted) ** 2).mean() / spread
 

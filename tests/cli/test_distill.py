@@ -56,9 +56,49 @@ def test_a_student_without_labels_agrees_with_its_teacher(cli, samples, tmp_path
     assert after > 0.85
 
 
+def test_a_student_learns_from_inside_its_teacher(cli, samples, tmp_path) -> None:
+    """Without labels; the file holds nothing of what only training needed."""
+    import onnx
+
+    data, out = tmp_path / "images.npz", tmp_path / "student.onnx"
+    with np.load(samples / "digits.npz") as arrays:
+        np.savez(data, image=arrays["image"][:300])
+    result = cli(
+        "distill", samples / "digits_cnn.onnx", "--shrink", 0.5, "--data", data, "-o", out,
+        "--epochs", 1, "--batch-size", 32, "--runs", 0, "--json", "--match", "auto",
+        "--feature-weight", 1, "--attention-weight", 1, "--relation-weight", 1,
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    stages = {s["name"]: s["options"] for s in json.loads(result.out)["stages"]}
+    assert len(stages["hints"]["pairs"]) >= 2
+    assert stages["hints"]["attention"] == 1
+    assert not [t.name for t in onnx.load(out).graph.initializer if "projection" in t.name]
+    assert not [n.name for n in onnx.load(out).graph.node if "projected" in n.name]
+
+
+def test_a_student_of_fewer_and_narrower_blocks(cli, samples, tmp_path) -> None:
+    out = tmp_path / "student.onnx"
+    result = cli(
+        "distill", samples / "digits_cnn.onnx", "--drop-blocks", 0.5, "--shrink", 0.5,
+        "--data", samples / "digits.npz", "-o", out, "--epochs", 1, "--runs", 0, "--json",
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    stages = {s["name"]: s for s in json.loads(result.out)["stages"]}
+    (gone,) = stages["drop-blocks"]["options"]["dropped"]
+    assert gone in stages["drop-blocks"]["options"]["losses"]
+    for name in ("drop-blocks", "shrink"):
+        assert stages[name]["macs"][1] < 0.8 * stages[name]["macs"][0]
+    assert stages["shrink"]["macs"][0] == stages["drop-blocks"]["macs"][1]
+    assert stages["train"]["options"]["losses"]
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
+        (["--shrink", 0.5, "--hint", "nobody=logits"], "has no tensor 'nobody'"),
+        (["--shrink", 0.5, "--hint", "nobody"], "expected STUDENT=TEACHER"),
+        (["--shrink", 0.5, "--relation-weight", 1], "add --match auto or --hint"),
+        (["--drop-blocks", 0.5, "--student", "s.onnx"], "give one of --student"),
         ([], "give one of --student"),
         (["--shrink", 0.5, "--student", "digits_mlp.onnx"], "give one of --student"),
         (["--shrink", 1], "give one of --student"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 import yaml
@@ -74,6 +75,21 @@ def test_the_export_from_pytorch(shell) -> None:
     result = shell(f"{shlex.quote(sys.executable)} export.py && {command}")
     assert result.returncode == 0, result.stderr
     assert (shell.folder / "model.onnx").exists()
+
+
+def test_the_recipe(cli, samples, tmp_path, monkeypatch) -> None:
+    """The page's own file, with samples in two parts and one short epoch."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sample_models").symlink_to(samples)
+    with np.load(samples / "digits.npz") as arrays:
+        np.savez("held-out.npz", **{k: v[600:] for k, v in arrays.items()})
+    (text,) = _blocks(DOCS / "howto" / "recipe.md", "yaml")
+    short = re.sub(r"epochs: \d+", "epochs: 1", text).replace("max-drop: 5%", "max-drop: 50%")
+    Path("recipe.yaml").write_text(short)
+    result = cli("run", "recipe.yaml")
+    assert result.status == 0, result.err
+    assert Path("small.onnx").stat().st_size < 100_000
 
 
 EDIT = re.compile(

@@ -109,6 +109,7 @@ def test_no_room(name, mount, words, tiny, tiny_data, tmp_path) -> None:
 
 MLP, DIGITS = "{samples}/digits_mlp.onnx", "{samples}/digits.npz"
 QUANTIZE = ["quantize", MLP, "--data", DIGITS, "--runs", "0"]
+TRAINED = [MLP, "--data", DIGITS, "--runs", "0", "--epochs", "1"]
 WRITERS = {
     "convert": ["convert", "{samples}/digits_mlp.pt2"],
     "optimize": ["optimize", "{samples}/digits_cnn.onnx"],
@@ -123,6 +124,13 @@ WRITERS = {
     "palette": [*QUANTIZE, "--scheme", "palette3-weight"],
     "fp16": [*QUANTIZE, "--scheme", "fp16"],
     "synthetic": ["quantize", MLP, "--calib", "synthetic", "--eval", DIGITS, "--runs", "0"],
+    "trained": [*QUANTIZE, "--scheme", "w4a4", "--train", "--epochs", "1"],
+    "prune": ["prune", *TRAINED, "--target-macs", "60%"],
+    "sparse": ["prune", *TRAINED, "--sparsity", "70%"],
+    "distill": ["distill", *TRAINED, "--shrink", "0.5"],
+    "cluster": ["cluster", *TRAINED, "--clusters", "8"],
+    "factorize": ["factorize", *TRAINED, "--target-params", "70%"],
+    "binarize": ["binarize", *TRAINED],
 }
 EACH = (
     "import json, sys; from infer_tool.cli import main; "

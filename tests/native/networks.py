@@ -148,3 +148,32 @@ def integer_network() -> ir.Model:
     h = net.add(net.conv(g, 40, 40, 1, strides=[1, 1]), net.conv(g, 40, 40, 3, pads=[1, 0, 1, 2]))
     logits = net.gemm(net.mean(h), 10, 40)
     return net.model(a, d, g, logits)
+
+
+def chained(depth: int, channels: int, size: int, **attrs: Any) -> tuple[ir.Model, Any]:
+    """3 x 3 convolutions with Relu, one after the other, and the same in NumPy on float64."""
+    rng = np.random.default_rng(channels)
+    nodes, constants, filters = [], [], []
+    for number in range(depth):
+        values = rng.normal(size=(channels, channels, 3, 3)) * np.sqrt(2 / (9 * channels))
+        filters.append(values.astype(np.float32))
+        constants.append(numpy_helper.from_array(filters[-1], f"w{number}"))
+        given = [f"r{number}" if number else "x", f"w{number}"]
+        nodes.append(helper.make_node("Conv", given, [f"c{number}"], **{"pads": [1] * 4, **attrs}))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number + 1}"]))
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
+        for name, sizes in (("x", (1, channels, size, size)), (f"r{depth}", None))
+    ]
+    graph = helper.make_graph(nodes, "chain", ports[:1], ports[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+    def reference(x: np.ndarray) -> np.ndarray:
+        for filter_ in filters:
+            padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+            sums = np.tensordot(windows, filter_.astype(np.float64), ([1, 4, 5], [1, 2, 3]))
+            x = np.maximum(sums.transpose(0, 3, 1, 2), 0)
+        return x
+
+    return ir.from_proto(shape_inference.infer_shapes(model)), reference

@@ -7,6 +7,7 @@ missing is skipped by its name.
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -79,15 +80,22 @@ def _check(printed: str, model: ir.Model, feeds: dict[str, Any], *, exact: bool)
         np.testing.assert_allclose(got, wanted, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("name", RUNNERS)
-def test_another_processor_computes_the_same(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "isa"),
+    [*((name, TARGETS[name].isa) for name in RUNNERS), ("aarch64-linux", "dotprod")],
+)
+def test_another_processor_computes_the_same(tmp_path: Path, name: str, isa: str) -> None:
     runner = shutil.which(RUNNERS[name])
     if runner is None or importlib.util.find_spec("ziglang") is None:
         pytest.skip(f"{RUNNERS[name]} or ziglang is not here")
+    if isa == "scalar" and "wasm" not in name and not os.environ.get("INFERTOOL_EVERY_PROCESSOR"):
+        pytest.skip(
+            "zig builds a libc first: set INFERTOOL_EVERY_PROCESSOR for scalar code elsewhere"
+        )
     target = TARGETS[name]
     for kind, (model, feeds) in _models().items():
         shapes = {n: v.shape for n, v in feeds.items()}
-        emitted = emit_model(model, shapes, target.isa)
+        emitted = emit_model(model, shapes, isa)
         arguments = _written(emitted, feeds, tmp_path)
         program = "example.wasm" if "wasm" in name else "example"
         flags = ["-O1", "-target", target.triple, *([] if "wasm" in name else ["-static"])]
@@ -129,6 +137,27 @@ def test_sanitizers_find_nothing(tmp_path: Path, isa: str) -> None:
         done = subprocess.run(
             ["./example", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False,
             env={"ASAN_OPTIONS": "detect_leaks=0"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        _check(done.stdout, model, feeds, exact=kind == "int8")
+
+
+def test_valgrind_finds_nothing(tmp_path: Path) -> None:
+    """No jump or output depends on memory that nobody filled: weights, arena and inputs are."""
+    gcc, valgrind = shutil.which("gcc"), shutil.which("valgrind")
+    if gcc is None or valgrind is None or not runs_here(find_isa("sse")):
+        pytest.skip("valgrind, gcc or sse is not here")
+    for kind, (model, feeds) in _models().items():
+        emitted = emit_model(model, {n: v.shape for n, v in feeds.items()}, "sse")
+        arguments = _written(emitted, feeds, tmp_path)
+        subprocess.run(
+            [gcc, *FLAGS, "-O1", "-g", *emitted.isa.flags, "main.c", "model.c", "-lm",
+             "-o", "example"],
+            cwd=tmp_path, check=True,
+        )  # fmt: skip
+        done = subprocess.run(
+            [valgrind, "-q", "--error-exitcode=9", "./example", *arguments],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         _check(done.stdout, model, feeds, exact=kind == "int8")

@@ -13,7 +13,7 @@ from passes.facts import facts
 from quant.prune.budget import choose, layers_of
 from quant.prune.channels import trace
 from quant.prune.shrink import shrink
-from quant.prune.structured import prune_channels
+from quant.prune.structured import prune_channels, score_channels
 
 # Text, shape of x, weights that read channels as (name, axis), layers that can be pruned.
 GRAPHS: dict[str, tuple[str, tuple[int, ...], list[tuple[str, int]], int]] = {
@@ -78,8 +78,40 @@ GRAPHS: dict[str, tuple[str, tuple[int, ...], list[tuple[str, int]], int]] = {
         "   k = Mul(a, j)  y = Conv(k, w4) }"),
         (2, 3, 4, 4), [("w2", 1), ("w3", 1), ("w4", 1)], 2,
     ),
+    "units of a GRU that starts with zeros": (
+        ("(float[5,N,3] x, float[1,18,3] w, float[1,18,6] r, float[1,36] b, int64[3] state, float nil,"
+        " int64 last, float[6,4] w2) => (float[N,4] y)"
+        " { h = Expand(nil, state)  a = GRU<hidden_size=6, linear_before_reset=1>(x, w, r, b, , h)"
+        "   s = Squeeze(a)  g = Gather<axis=0>(s, last)  y = MatMul(g, w2) }"),
+        (5, 2, 3), [("r", 2), ("w2", 0)], 1,
+    ),
+    "units of an LSTM of two directions, and of the next": (
+        ("(float[5,N,3] x, float[2,16,3] w, float[2,16,4] r, float[2,32] b, float[2,12] p, float[2,2,4] h,"
+        " float[1,12,8] w2, float[1,12,3] r2, int64[3] flat, int64[1] from, int64[1] to, int64[1] first, float[3,4] w3)"
+        " => (float[1,N,4] y)"
+        " { a, hn, cn = LSTM<hidden_size=4, direction=\"bidirectional\">(x, w, r, b, , h, , p)"
+        "   t = Transpose<perm=[0,2,1,3]>(a)  f = Reshape(t, flat)"
+        "   c, dn = LSTM<hidden_size=3>(f, w2, r2)  u = Squeeze(c)  k = Slice(u, from, to, first)  y = MatMul(k, w3) }"),
+        (5, 2, 3), [("r", 2), ("r2", 2), ("w2", 2), ("w3", 0)], 2,
+    ),
+    "heads of fused attention": (
+        ("(float[N,3,4] x, float[4,8] wq, float[4,8] wk, float[4,8] wv, float[8,4] wo, int64[4] heads,"
+        " int64[3] back) => (float[N,3,4] y)"
+        " { q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)"
+        "   qh = Reshape(q, heads)  kh = Reshape(k, heads)  vh = Reshape(v, heads)"
+        "   qt = Transpose<perm=[0,2,1,3]>(qh)  kt = Transpose<perm=[0,2,1,3]>(kh)  vt = Transpose<perm=[0,2,1,3]>(vh)"
+        "   o = Attention(qt, kt, vt)  ot = Transpose<perm=[0,2,1,3]>(o)  m = Reshape(ot, back)  y = MatMul(m, wo) }"),
+        (2, 3, 4), [("wo", 0)], 1,
+    ),
 }  # fmt: skip
-INTEGERS = {
+GIVEN = {
+    "state": np.array([1, 2, 6]),
+    "nil": np.float32(0),
+    "first": np.array([0]),
+    "last": np.array(-1),
+    "flat": np.array([0, 0, 8]),
+    "from": np.array([4]),
+    "to": np.array([5]),
     "shape": np.array([-1, 32]),
     "heads": np.array([0, 0, 4, 2]),
     "back": np.array([0, 0, 8]),
@@ -95,8 +127,11 @@ def build(make: Any, name: str) -> ir.Model:
     for value in given[1:]:
         shape = tuple(value.shape.numpy())
         values = np.abs(r.normal(size=shape)) if value.name == "v" else r.normal(size=shape)
-        constants[value.name] = INTEGERS.get(value.name, values.astype(np.float32))
-    return make(f"g {text}", **constants)
+        constants[value.name] = GIVEN.get(value.name, values.astype(np.float32))
+    model = make(f"g {text}", **constants)
+    if any(n.op_type == "Attention" for n in model.graph):
+        model.opset_imports[""] = 23
+    return model
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -158,10 +193,8 @@ def test_the_least_important_go_in_multiples(make) -> None:
 @pytest.mark.parametrize("importance", ["magnitude", "activation"])
 @pytest.mark.parametrize("counted", ["macs", "parameters"])
 def test_the_budget_is_kept(network, batches, importance, counted) -> None:
-    small, _ = prune_channels(
-        network, [(b, None) for b in batches], None,
-        importance=importance, target=0.5, counted=counted, multiple=1,
-    )  # fmt: skip
+    scores = score_channels(network, [(b, None) for b in batches], None, importance)
+    small, _ = prune_channels(network, scores, target=0.5, counted=counted, multiple=1)
     before, after = (getattr(facts(m), counted) for m in (network, small))
     assert 0.35 * before < after <= 0.5 * before
 
@@ -178,7 +211,35 @@ def test_dead_channels_go_first(make, run_ort) -> None:
         return torch.square(module.run(feeds)["y"]).mean()
 
     x = {"x": np.random.default_rng(3).normal(size=(4, 3, 4, 4)).astype(np.float32)}
-    small, _ = prune_channels(
-        model, [(x, None)], loss, importance="taylor", target=0.5, counted="macs", multiple=1
-    )
+    scores = score_channels(model, [(x, None)], loss, "taylor")
+    small, _ = prune_channels(model, scores, target=0.5, counted="macs", multiple=1)
     np.testing.assert_allclose(run_ort(small, x)[0], run_ort(model, x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_reads_is_fitted_to_what_is_left(make, run_ort, bias) -> None:
+    """Channels 4 to 7 are sums of the others: with the readers fitted nothing is lost."""
+    r = np.random.default_rng(4)
+    w = r.normal(size=(8, 3, 1, 1)).astype(np.float32)
+    w[4:] = np.einsum("ij,jchw->ichw", r.normal(size=(4, 3)), w[:3])
+    w[3] = 0.7 * w[0] - w[1]
+    last = ", b2" if bias else ""
+    model = make(
+        f"""g (float[N,3,4,4] x, float[8,3,1,1] w1, float[8] b1, float[5,8,3,3] w2, float[5] b2)
+        => (float[N,5,4,4] y)
+        {{ a = Conv(x, w1, b1)  y = Conv<pads=[1,1,1,1]>(a, w2{last}) }}""",
+        w1=w, b1=np.zeros(8, np.float32), w2=r.normal(size=(5, 8, 3, 3)).astype(np.float32),
+        b2=r.normal(size=5).astype(np.float32),
+    )  # fmt: skip
+    feeds = [{"x": r.normal(size=(64, 3, 4, 4)).astype(np.float32)} for _ in range(8)]
+    (layer,) = layers_of(trace(model), {})
+    scores = {c: float(i) for i, c in enumerate(layer.classes)}  # the first channels go
+    options = {"target": 0.55, "counted": "macs", "multiple": 4}
+    wanted = run_ort(model, feeds[0])[0]
+    lost = []
+    for given in ([], feeds):
+        small, _ = prune_channels(model, scores, **options, feeds=given)
+        assert small.graph.initializers["w2"].const_value.shape == (5, 4, 3, 3)
+        lost.append(float(((run_ort(small, feeds[0])[0] - wanted) ** 2).mean() / wanted.var()))
+    assert lost[0] > 0.2
+    assert lost[1] < 0.01

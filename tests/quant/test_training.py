@@ -194,6 +194,33 @@ def test_imitation_of_itself_costs_nothing(model) -> None:
     assert float(task.loss([other], [scores], None)) == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("classes", [True, False])
+def test_what_a_model_needs_without_labels(make, classes) -> None:
+    """The squared gradients of the random loss are the diagonal of its curvature, in the mean."""
+    r = np.random.default_rng(1)
+    w = r.normal(size=(4, 3)).astype(np.float32)
+    last = "y = Softmax(s)" if classes else "y = Identity(s)"
+    model = make(
+        f"g (float[N,4] x, float[4,3] w) => (float[N,3] y) {{ s = MatMul(x, w)  {last} }}", w=w
+    )
+    task = Task(model, model, replace(CONFIG, label_weight=0.0), labelled=False)
+    module, generator = Trainable(model), torch.Generator().manual_seed(0)
+    x = (r.normal(size=(32, 4)) * [3, 1, 0.3, 0.1]).astype(np.float32)
+    squares = np.zeros_like(w)
+    for _ in range(400):
+        module.parameters["w"].grad = None
+        computed = module.run({"x": x}, task.names)
+        task.sampled_loss([computed[n] for n in task.names], generator).backward()
+        squares += module.parameters["w"].grad.numpy() ** 2 / 400
+    s = x @ w
+    if classes:
+        p = np.exp(s) / np.exp(s).sum(1, keepdims=True)
+        wanted = (x**2).T @ (p * (1 - p)) / len(x)
+    else:
+        wanted = np.repeat((x**2).sum(0)[:, None], 3, 1) / s.size / s.var()
+    np.testing.assert_allclose(squares, wanted, rtol=0.3)
+
+
 def test_labels_that_are_missing(model) -> None:
     with pytest.raises(UsageError, match="--label-weight 1: the data has no labels"):
         Task(model, model, CONFIG, labelled=False)

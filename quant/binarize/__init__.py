@@ -1,0 +1,1 @@
+"""Weights, or weights and activations, of one bit."""

@@ -1,0 +1,1 @@
+"""Clustered weights: each is one of a few values, which are trained."""
