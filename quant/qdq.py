@@ -8,6 +8,7 @@ kernels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,10 +90,11 @@ class Emitter:
             self.weights.add(bias.name or "")
 
     def _weight(self, node: ir.Node, weight: ir.Value, linear: Linear) -> tuple[ir.Value, ir.Value]:
-        """The dequantised weight and its scale; nodes that share a weight share both."""
+        """The dequantised weight and its scale; nodes that share its levels share both."""
         # ONNX Runtime 1.31 makes QGemm and QLinearMatMul only of explicit zero points.
         explicit_zero = node.op_type != "Conv"
-        key = (weight.name or "", linear.granularity, linear.scale.tobytes() + bytes(explicit_zero))
+        numbers = sha256(linear.scale.tobytes() + linear.levels.tobytes()).digest()
+        key = (weight.name or "", linear.granularity, numbers + bytes([explicit_zero]))
         if key not in self._stored:
             name = f"w{len(self._stored)}" if self.compact else weight.name or "w"
             stored = QuantizedTensor(linear.format, linear.granularity, linear.levels, linear.scale)

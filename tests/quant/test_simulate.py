@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from quant.config import QuantizeConfig
@@ -61,6 +62,22 @@ def test_the_file_computes_what_was_trained(network, batches, run_ort, scheme, a
         got = run_ort(model, batches[7], optimize=optimize)[0]
         assert np.mean(np.abs(got - wanted)) < 0.05 * step
         assert np.abs(got - wanted).max() < 2 * step
+
+
+@pytest.mark.parametrize("change", ["scale", "levels"])
+def test_a_wrong_number_in_the_file_is_seen(network, batches, change) -> None:
+    simulation, _ = simulated(network, batches, scheme="int8")
+    model = simulation.learned().model
+    assert simulation.steps_apart(model, batches[7]) <= 0.1
+    if change == "scale":
+        value = next(n for n in model.graph if n.op_type == "QuantizeLinear").inputs[1]
+        wrong = value.const_value.numpy() * np.float32(1.1)
+    else:
+        weights = model.graph.initializers.values()
+        value = next(v for v in weights if v.name.endswith("_q") and len(v.shape) == 4)
+        wrong = np.roll(value.const_value.numpy(), 1, axis=0)
+    value.const_value = ir.tensor(wrong, name=value.name)
+    assert simulation.steps_apart(model, batches[7]) > 0.5
 
 
 def test_the_same_form_as_without_training(network, batches) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,9 @@ from infer_runtime import Session
 from infer_runtime.errors import UsageError
 from quant import quantize_model
 from quant.config import QuantizeConfig
+from quant.static import chosen_linear, emit, prepare
+
+R = np.random.default_rng(17)
 
 
 def _sqnr(reference: np.ndarray, candidate: np.ndarray) -> float:
@@ -156,6 +161,26 @@ def test_shared_weight_is_quantised_for_both(make, engine_ops, run_ort) -> None:
     assert sum(v.const_value.size == W.size for v in result.graph.initializers.values()) == 1
     # The sum is zero in float; the two branches are quantised alike up to a step of each.
     assert np.abs(run_ort(result, X[0])[0]).max() < 0.2
+
+
+def test_readers_of_a_weight_with_levels_of_their_own(make, run_ort) -> None:
+    """What learning made of a shared weight for each of them is stored for each of them."""
+    model = make(
+        "t (float[N,4] x, float[4,4] w) => (float[N,4] y, float[N,4] z) { y = MatMul(x, w)  h = Relu(x)  z = MatMul(h, w) }",
+        w=np.eye(4, dtype=np.float32),
+    )
+    feeds = [{"x": R.normal(size=(8, 4)).astype(np.float32)} for _ in range(4)]
+    prepared = prepare(model, feeds, QuantizeConfig(calibration="minmax"))
+
+    def refine(_model, _chosen, parameters, linears):
+        changed = replace(linears["n2"], levels=-linears["n2"].levels)
+        return {**linears, "n2": changed}, parameters
+
+    result = emit(prepared, (), chosen_linear(prepared), refine=refine).model
+    x = feeds[0]["x"]
+    y, z = run_ort(result, feeds[0])
+    np.testing.assert_allclose(y, x, atol=0.05)
+    np.testing.assert_allclose(z, -np.maximum(x, 0), atol=0.05)
 
 
 def test_activation_with_two_readers_is_not_merged(make, run_ort) -> None:
