@@ -177,3 +177,39 @@ def chained(depth: int, channels: int, size: int, **attrs: Any) -> tuple[ir.Mode
         return x
 
     return ir.from_proto(shape_inference.infer_shapes(model)), reference
+
+
+# channels, outputs, size, kernel, attributes
+BINARY_CASES = [
+    (5, 7, (6, 7), (3, 3), "pads = [1, 1, 1, 1]"),
+    (40, 20, (9, 8), (3, 2), "strides = [2, 3], pads = [0, 1, 1, 0]"),
+    (33, 48, (8, 9), (3, 3), "strides = [1, 2], dilations = [2, 3], pads = [2, 3, 3, 2]"),
+    (70, 3, (4, 5), (1, 1), "strides = [2, 2]"),
+]
+
+
+def binary_network(case: tuple, *, last: float = 1) -> ir.Model:
+    """Signs, a Conv of signs, a scale and a bias for each channel; `last` scales one weight."""
+    channels, outputs, size, kernel, attrs = case
+    rng = np.random.default_rng(channels)
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["": 20]>\n'
+        f"t (float[2,{channels},{size[0]},{size[1]}] x, float[{channels},1,1] t, "
+        f"float[{outputs},{channels},{kernel[0]},{kernel[1]}] w, float[{outputs},1,1] s, "
+        f"float[{outputs},1,1] b) => (float[n,c,h,v] y)\n<float one = {{1}}, float other = {{-1}}>\n"
+        "{ g = GreaterOrEqual(x, t)  v = Where(g, one, other)"
+        f"  c = Conv<{attrs}>(v, w)  m = Mul(c, s)  y = Add(m, b) }}"
+    )
+    signs = np.where(rng.random((outputs, channels, *kernel)) < 0.5, 1, -1).astype(np.float32)
+    signs[0, 0, 0, 0] *= last
+    drawn = {
+        "t": np.round(rng.normal(size=(channels, 1, 1)), 1),
+        "w": signs,
+        "s": rng.uniform(0.1, 2, (outputs, 1, 1)),
+        "b": rng.normal(size=(outputs, 1, 1)),
+    }
+    for value in list(model.graph.inputs[1:]):
+        value.const_value = ir.tensor(drawn[value.name or ""].astype(np.float32))
+        model.graph.register_initializer(value)
+    del model.graph.inputs[1:]
+    return model

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from networks import convolutions, integer_network
+from networks import BINARY_CASES, binary_network, convolutions, integer_network
 
 from infer_native import emit_model
 from infer_native.build import FLAGS, WARNINGS, find_compiler, write_sources
@@ -46,10 +46,12 @@ def _models() -> dict[str, tuple[ir.Model, dict[str, Any]]]:
     rng = np.random.default_rng(8)
     with np.load(SAMPLES / "digits.npz") as arrays:
         digit = {"image": arrays["image"][:1]}
+    bits = {"x": rng.normal(size=(2, 40, 9, 8)).astype(np.float32)}
     picture = {"x": rng.normal(0, 2, (2, 3, 19, 17)).astype(np.float32)}
     return {
         "digits": (ir.load(SAMPLES / "digits_cnn.onnx"), digit),
         "int8": (integer_network(), picture),
+        "binary": (binary_network(BINARY_CASES[1]), bits),
     }
 
 
