@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from yaml import Node
 
 LARGEST = 1 << 20  # bytes
+DEEPEST = 16
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -50,7 +51,7 @@ def _parsed(path: Path) -> tuple[Node, Any]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not a recipe: no UTF-8 text") from error
     try:
-        _check_aliases(path, text)
+        _check_size(path, text)
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
@@ -63,15 +64,19 @@ def _parsed(path: Path) -> tuple[Node, Any]:
         raise UsageError(f"{path}{where}: not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
-    except RecursionError as error:
-        raise UsageError(f"{path}: nested too deeply for a recipe") from error
 
 
-def _check_aliases(path: Path, text: str) -> None:
-    """A few lines with aliases can stand for gigabytes."""
+def _check_size(path: Path, text: str) -> None:
+    """A few lines with aliases can stand for gigabytes, and brackets in brackets take minutes."""
     import yaml
 
+    depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1
+            raise UsageError(f"{path}:{line}: nested too deeply for a recipe")
         if isinstance(event, yaml.AliasEvent):
             line = event.start_mark.line + 1
             raise UsageError(f"{path}:{line}: aliases (*{event.anchor}) have no place in a recipe")
