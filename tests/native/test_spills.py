@@ -1,7 +1,7 @@
 """The sums of inner loops stay in registers: hardly a vector goes to the stack and back.
 
-gcc keeps two sums of some tiles of AVX2 in memory, which costs nothing that can be measured; a tile
-with more sums than registers, or numbers carried from turn to turn, moves a third of what it reads.
+gcc keeps two sums of some tiles of AVX2 in memory; a tile with more sums than registers, or numbers
+carried from turn to turn, moves a third of what it reads.
 """
 
 from __future__ import annotations
