@@ -66,8 +66,11 @@ class TimeIsUp(BaseException):
     """The alarm of a time limit, raised wherever the program is.
 
     No Exception: libraries that turn those into errors of their own, or carry on, let it pass.
-    Whoever set the limit makes a TimeLimitError of it.
+    Whoever set the limit makes a TimeLimitError of it. Whoever catches it to end in another way
+    says so by `heard`: else the alarm rings again, as one that was lost in a callback must.
     """
+
+    heard = False
 
 
 class InterruptError(InferError):

@@ -109,6 +109,8 @@ def _run(plan: Plan, report: Report) -> Point | None:
     try:
         return plan.run()
     except (LimitError, TimeIsUp) as error:
+        if isinstance(error, TimeIsUp):
+            error.heard = True
         best = best_of(plan.points, plan.limits)
         if best is None:
             closest = ""

@@ -135,6 +135,8 @@ class Trainer:
                 if 0 < self.config.patience <= state.stale:
                     break
         except (TimeIsUp, KeyboardInterrupt) as error:
+            if isinstance(error, TimeIsUp):
+                error.heard = True
             found = found or Training(metric, state.best_metric, state.best_metric, 0)
             found.stopped = error
         found.best, found.best_epoch = state.best_metric, state.best_epoch

@@ -42,6 +42,43 @@ def _gate() -> None:
     raise GateError("missed")
 
 
+class _Dropped:
+    """What its end raises, Python only prints."""
+
+    def __del__(self) -> None:
+        _busy()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_alarm_that_was_lost_rings_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infer_tool.limits.AGAIN", 0.05)
+    left: list[str] = []
+
+    def work() -> None:
+        del [_Dropped()][0]
+        try:
+            _busy()
+        finally:
+            end = time.monotonic() + 0.3
+            while time.monotonic() < end:  # clean-up is let alone
+                pass
+            left.append("clean")
+
+    with pytest.raises(TimeLimitError), time_limit("10ms"):
+        work()
+    assert left == ["clean"]
+
+
+def test_one_who_ends_in_another_way_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infer_tool.limits.AGAIN", 0.02)
+    with time_limit("10ms"):
+        try:
+            _busy()
+        except TimeIsUp as error:
+            error.heard = True
+        time.sleep(0.2)
+
+
 def _broken() -> None:
     raise ZeroDivisionError
 
