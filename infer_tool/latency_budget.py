@@ -15,7 +15,7 @@ from infer_tool.ledger import stage
 from infer_tool.report.model import Gate
 from infer_tool.steps import pick_engine
 from infer_tool.timing import ratio_of, take_turns
-from infer_tool.units import parse_milliseconds, parse_share
+from infer_tool.units import parse_milliseconds, parse_part
 from passes.facts import facts
 
 if TYPE_CHECKING:
@@ -70,10 +70,7 @@ def parse_limit(config: Prune) -> Limit:
     if not config.runs:
         raise UsageError("--target-latency needs measurements; leave out --runs 0")
     if text.strip().endswith("%"):
-        limit = Limit(parse_share(text, "target-latency"), relative=True, text=text)
-        if not 0 < limit.value < 1:
-            raise UsageError(f"--target-latency {text}: expected more than 0% and less than 100%")
-        return limit
+        return Limit(parse_part(text, "target-latency"), relative=True, text=text)
     if not re.search("[a-z]", text):
         raise UsageError(f"--target-latency {text}: expected a share such as 60%, or a time: 5ms")
     limit = Limit(parse_milliseconds(text, "target-latency"), relative=False, text=text)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from infer_runtime import Session
 from infer_runtime.errors import InferError, UsageError
 from infer_tool.config import Evaluated, Timing
 from infer_tool.data import open_dataset
@@ -70,14 +71,16 @@ def run_recipe(config: Run, path: Path, ui: Terminal) -> Report:
     report.seed = shared.seed
     report.config |= {"output": str(output), "pipeline": _as_config(recipe)}
     source = load_model(report, ui, shared.source, shared).model
+    data = _evaluation(shared, source)
     with TemporaryDirectory(prefix="infertool-") as folder:
-        done = list(_run_stages(report, ui, recipe, planned, source, Path(folder)))
+        done = list(_run_stages(report, ui, recipe, planned, source, data, Path(folder)))
         result = ir.load(done[-1].path)
 
         def check(written: Path) -> None:
             report.artifact = describe_file(result, written, output)
             report.accuracy = done[-1].accuracy
-            report.latency = _latency(ui, shared, source, done, written)
+            if shared.runs and data is not None:
+                report.latency = _latency(ui, shared, source, done, written, data)
             _describe(report, done)
             apply_gates(report, limits)
 
@@ -104,8 +107,8 @@ def _planned(recipe: Recipe) -> Iterator[Talk]:
         kind = stage_commands()[stage.command]
         where = _where(recipe, number)
         values = shared_options(shared, kind, first=number == 0) | stage.options
-        named = "source" if stage.command == "convert" else "model"
-        values |= {named: shared.source, "output": Path(shared.output), "quiet": True}
+        values |= {_source_option(stage): shared.source, "output": Path(shared.output)}
+        values["quiet"] = True
         if issubclass(kind, Timing) and "max_latency" not in stage.options:
             values.setdefault("runs", 0)  # all are timed together at the end
         if stage.options.get("to", "onnx") != "onnx":
@@ -120,6 +123,10 @@ def _planned(recipe: Recipe) -> Iterator[Talk]:
             raise UsageError(f"{where}: {error}") from error
 
 
+def _source_option(stage: StageOf) -> str:
+    return "source" if stage.command == "convert" else "model"
+
+
 def _where(recipe: Recipe, number: int) -> str:
     stage = recipe.stages[number]
     return f"{recipe.path}:{stage.line}: stage {number + 1}, {stage.command}"
@@ -131,9 +138,9 @@ def _run_stages(
     recipe: Recipe,
     planned: list[Talk],
     source: ir.Model,
+    data: Dataset | None,
     folder: Path,
 ) -> Iterator[Done]:
-    data = _evaluation(recipe.shared, source)
     before = recipe.shared.source
     for number, (stage, config) in enumerate(zip(recipe.stages, planned, strict=True)):
         ui.log(f"stage {number + 1} of {len(planned)}: {stage.command}")
@@ -155,8 +162,7 @@ def _placed(
     makes = getattr(config, "shrink", 0) or getattr(config, "drop_blocks", 0)
     if stage.command == FROM_SOURCE and not first and not makes:
         return replace(config, model=source, student=before, output=path)  # type: ignore[call-arg]
-    named = "source" if stage.command == "convert" else "model"
-    files: dict[str, Any] = {named: before, "output": path}
+    files: dict[str, Any] = {_source_option(stage): before, "output": path}
     return replace(config, **files)
 
 
@@ -183,8 +189,7 @@ def _evaluation(shared: Shared, source: ir.Model) -> Dataset | None:
     spec = shared.eval or shared.data
     if spec is None:
         return None
-    inputs = open_engine("reference", source).inputs
-    data = open_dataset(spec, inputs, preprocess=shared.preprocess)
+    data = open_dataset(spec, Session(source).inputs, preprocess=shared.preprocess)
     return data.subset(shared.samples) if shared.samples else data
 
 
@@ -212,12 +217,14 @@ def _append(report: Report, name: str, made: Report, accuracy: Accuracy | None) 
 
 
 def _latency(
-    ui: Terminal, shared: Shared, source: ir.Model, done: list[Done], written: Path
+    ui: Terminal,
+    shared: Shared,
+    source: ir.Model,
+    done: list[Done],
+    written: Path,
+    data: Dataset,
 ) -> list[Latency]:
     """The source, each stage and the result, in turns."""
-    data = _evaluation(shared, source)
-    if not shared.runs or data is None:
-        return []
     name = pick_engine(shared.engine)
     files: dict[str, Any] = {"source": source}
     files |= {f"{n}.{d.stage.command}": d.path for n, d in enumerate(done[:-1], start=1)}

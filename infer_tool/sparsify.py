@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import UsageError
 from infer_tool.ledger import set_facts, stage
-from infer_tool.units import parse_share
+from infer_tool.units import parse_part
 from passes.facts import facts
 from quant.domain import inline_functions
 from quant.prune.config import PruneConfig
@@ -53,10 +53,7 @@ def element_budget(config: Prune) -> float | Pattern:
         if config.uniform:
             raise UsageError("--uniform is for --sparsity: a --pattern is the same in every layer")
         return parse_pattern(config.pattern)
-    share = parse_share(config.sparsity, "sparsity")
-    if not 0 < share < 1:
-        raise UsageError(f"--sparsity {config.sparsity}: expected more than 0% and less than 100%")
-    return share
+    return parse_part(config.sparsity, "sparsity")
 
 
 def _check_movement(config: Prune) -> None:

@@ -21,6 +21,19 @@ def parse_share(text: str, option: str) -> float:
     return _parse(text, option, _SHARES, "a share such as 0.5% or 0.005")
 
 
+def parse_part(text: str, option: str) -> float:
+    """A share of which something stays and something goes: more than 0, less than 1.
+
+    Raises:
+        UsageError: it is no such share.
+
+    """
+    share = parse_share(text, option)
+    if not 0 < share < 1:
+        raise UsageError(f"--{option} {text}: expected more than 0% and less than 100%")
+    return share
+
+
 def parse_bytes(text: str, option: str) -> int:
     """'5.3MB' -> 5300000 (decimal units; kiB, MiB and GiB are binary)."""
     return int(_parse(text, option, {k: float(v) for k, v in _BYTES.items()}, "a size such as 5MB"))

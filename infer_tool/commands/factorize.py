@@ -11,7 +11,7 @@ from infer_runtime.errors import UsageError
 from infer_tool.compress import finish, start
 from infer_tool.ledger import set_facts, stage
 from infer_tool.training import raise_stopped, torch_threads
-from infer_tool.units import parse_share
+from infer_tool.units import parse_part
 from passes.facts import facts
 from quant.factorize.config import FactorizeConfig
 from quant.factorize.lowrank import factorize
@@ -70,9 +70,7 @@ def _budget(config: Factorize) -> tuple[str, float]:
     if asked == ["energy"]:
         return "", 0.0
     (option,) = asked
-    target = parse_share(str(given[option]), option)
-    if not 0 < target < 1:
-        raise UsageError(f"--{option} {given[option]}: expected more than 0% and less than 100%")
+    target = parse_part(str(given[option]), option)
     return "macs" if option == "target-macs" else "parameters", target
 
 

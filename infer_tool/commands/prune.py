@@ -13,7 +13,7 @@ from infer_tool.latency_budget import find_share, judge, parse_limit
 from infer_tool.ledger import set_facts, stage
 from infer_tool.sparsify import element_budget, prune_elements, round_options
 from infer_tool.training import raise_stopped, torch_threads
-from infer_tool.units import parse_share
+from infer_tool.units import parse_part
 from passes.facts import facts
 from quant.prune.config import PruneConfig
 from quant.prune.structured import prune_channels, score_channels
@@ -128,10 +128,7 @@ def _flag(name: str) -> str:
 
 def _budget(config: Prune, option: str) -> tuple[str, float]:
     """What is counted, and the share of it that may stay."""
-    text = getattr(config, option)
-    target = parse_share(text, option.replace("_", "-"))
-    if not 0 < target < 1:
-        raise UsageError(f"{_flag(option)} {text}: expected more than 0% and less than 100%")
+    target = parse_part(getattr(config, option), option.replace("_", "-"))
     return "macs" if option == "target_macs" else "parameters", target
 
 
