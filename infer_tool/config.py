@@ -17,7 +17,7 @@ from quant.config import QuantizeConfig
 from quant.distill.config import DistillConfig
 from quant.factorize.config import FactorizeConfig
 from quant.prune.config import PruneConfig
-from quant.train.config import TrainConfig
+from quant.train.config import NormalConfig, TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -351,7 +351,7 @@ class Compress(Talk, Output, ImportOptions, Shapes, Data, Evaluated, DropGate, T
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prune(Compress, Explain, PruneConfig):
+class Prune(Compress, Explain, NormalConfig, PruneConfig):
     """Remove channels or weights, train what is left, measure, and keep the limits."""
 
 
@@ -377,7 +377,7 @@ class Factorize(Compress, Explain, FactorizeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(Compress, Explain, DistillConfig):
+class Distill(Compress, Explain, NormalConfig, DistillConfig):
     """Train a smaller student to imitate its teacher."""
 
     model: str = field(metadata={"help": "The teacher.", "positional": True})

@@ -24,10 +24,10 @@ from passes.graph import add_initializer, constant, forget_names, fresh_name, ta
 from passes.match import argument
 from passes.remove_unused import RemoveUnused
 from quant.binarize.choose import choose
-from quant.binarize.moments import moments_of
 from quant.train.binary import AROUND, BITS, SIGNED, STORED, signs
 from quant.train.fake import TRAIN_DOMAIN
 from quant.train.module import Trainable
+from quant.train.moments import moments_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
