@@ -384,7 +384,7 @@ class Distill(Compress, Explain, NormalConfig, DistillConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Binarize(Compress, Explain, BinarizeConfig):
+class Binarize(Compress, Explain, NormalConfig, BinarizeConfig):
     """Make weights, or weights and activations, one bit, train them, and keep the limits."""
 
     epochs: int = field(default=30, metadata=_metadata_of(TrainConfig, "epochs"))

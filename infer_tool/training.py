@@ -21,6 +21,7 @@ from quant.train.config import TrainConfig
 from quant.train.extra import import_torch
 from quant.train.loop import Hooks, Trainer
 from quant.train.module import Trainable
+from quant.train.normal import LEAST_BATCH, Normalized
 from quant.train.task import Task, check_heads
 
 if TYPE_CHECKING:
@@ -173,11 +174,14 @@ class Lesson:
             check_labels(data.labels, first)
         self.feeds = feeds
 
+    @property
+    def normalizes(self) -> bool:
+        """Are batches so large that one stands for others?"""
+        return self.samples.size >= LEAST_BATCH
+
     def learner(self, model: ir.Model, *, batch_norm: bool) -> Trainable:
         """A model to train: its convolutions behind normalisation, where batches allow it."""
-        from quant.train.normal import LEAST_BATCH, Normalized  # needs torch's kernels
-
-        if not batch_norm or self.samples.size < LEAST_BATCH:
+        if not (batch_norm and self.normalizes):
             return Trainable(model)
         batches = islice(self.samples.epoch(0), STATISTICS_BATCHES)
         return Normalized(model, [feeds for feeds, _ in batches])

@@ -3,7 +3,7 @@
 A normalised network learns faster and stands larger steps (Ioffe and Szegedy 2015, "Batch
 normalization", section 3); of an imported graph it is folded into the weights already.
 
-Given:  y = Conv(x, w, bias)
+Given:  y = Conv(x, w, bias), where w may be Signed(weight, scale, share)
 Result: y = Normalize(Conv(x, w), scale, shift, mean, variance)
 
 At first scale and shift are deviation and mean of y on some samples: nothing changes but the way
@@ -26,11 +26,13 @@ from passes.graph import (
     constant,
     forget_names,
     fresh_name,
+    replace_constant,
     shared_reason,
     take_description,
 )
 from passes.match import argument
 from passes.weights import absorb, fold_affine
+from quant.train.binary import SIGNED, STORED
 from quant.train.extra import import_torch
 from quant.train.fake import TRAIN_DOMAIN
 from quant.train.module import Trainable
@@ -74,10 +76,11 @@ class Normalized(Trainable):
     Args:
         model: a float graph, which is not changed.
         feeds: samples that tell mean and deviation of each convolution.
+        held: as of `Trainable`.
 
     """
 
-    def __init__(self, model: ir.Model, feeds: Feeds) -> None:
+    def __init__(self, model: ir.Model, feeds: Feeds, held: Sequence[str] = ()) -> None:
         learner = model.clone()
         learner.opset_imports[TRAIN_DOMAIN] = 1
         forget_names(learner)
@@ -87,11 +90,11 @@ class Normalized(Trainable):
         self.biases: dict[str, str] = {}  # by the name of what a convolution computes
         statistics: list[str] = []
         for node in nodes:
-            bias, name = argument(node, 2), node.outputs[0].name or ""
+            bias, name = _stored(argument(node, 2)), node.outputs[0].name or ""
             self.biases[name] = f"{name}_bias" if bias is None else bias.name or ""
             statistics += _normalise(node, *seen[name])
         _forget_unused(learner)
-        super().__init__(learner, held=statistics)
+        super().__init__(learner, held=[*held, *statistics])
 
     def written(self) -> ir.Model:
         """The model with what was learnt; the normalisation is in weights and biases."""
@@ -106,13 +109,14 @@ class Normalized(Trainable):
             scale, shift, mean, variance = (_values(v) for v in node.inputs[1:])
             epsilon = node.attributes.get_float("epsilon")
             factor, start = channel_affine(scale, shift, mean, variance, epsilon)
-            fold_affine(conv, factor, None)
+            _scale_weight(conv, factor)
             absorb(conv, node)
             bias = add_initializer(model.graph, self.biases[name], start.astype(np.float32))
             conv.resize_inputs(3)
             conv.replace_input_with(2, bias)
         _forget_unused(model)
-        del model.opset_imports[TRAIN_DOMAIN]
+        if not any(node.domain == TRAIN_DOMAIN for node in model.graph):
+            del model.opset_imports[TRAIN_DOMAIN]
         return model
 
 
@@ -121,18 +125,52 @@ def _is_normalizable(node: ir.Node) -> bool:
     if not is_op(node, "Conv") or node.outputs[0].shape is None:
         return False
     weight, bias = node.inputs[1], argument(node, 2)
-    array = constant(weight)
-    if weight is None or array is None or array.dtype != np.float32:
+    signed = _signed(weight)
+    own = weight if signed is None else signed.inputs[0]
+    array = constant(own)
+    if weight is None or own is None or array is None or array.dtype != np.float32:
         return False
-    return shared_reason(weight) is None and (bias is None or constant(bias) is not None)
+    if shared_reason(weight) or shared_reason(own):
+        return False
+    return bias is None or constant(_stored(bias)) is not None
+
+
+def _signed(value: ir.Value | None) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == SIGNED else None
+
+
+def _stored(value: ir.Value | None) -> ir.Value | None:
+    """The constant that is kept with some precision, or the value itself."""
+    node = None if value is None else value.producer()
+    return node.inputs[0] if node is not None and node.op_type == STORED else value
+
+
+def _scale_weight(conv: ir.Node, factor: Array) -> None:
+    """Make the outputs of a convolution without bias so many times as large."""
+    signed = _signed(conv.inputs[1])
+    if signed is None:
+        fold_affine(conv, factor, None)
+        return
+    weight, scale = _values(signed.inputs[0]), _values(_stored(signed.inputs[1]))
+    each = factor.reshape(-1, *(1,) * (weight.ndim - 1))
+    replace_constant(signed, 0, (weight * each).astype(np.float32))
+    keeper = signed.inputs[1]
+    assert keeper is not None
+    stored = keeper.producer()
+    assert stored is not None
+    replace_constant(stored, 0, (scale * abs(each)).astype(np.float32))
 
 
 def _normalise(conv: ir.Node, mean: Array, deviation: Array) -> tuple[str, str]:
     """Put Normalize behind a convolution; the names of mean and variance."""
     graph, old = conv.graph, conv.outputs[0]
     assert graph is not None
-    bias = constant(argument(conv, 2))
+    given = argument(conv, 2)
+    bias = constant(_stored(given))
     conv.resize_inputs(2)
+    if given is not None and (keeper := given.producer()) is not None and not given.uses():
+        graph.remove(keeper, safe=True)
     variance = deviation**2
     epsilon = float(EPSILON * variance.mean()) or EPSILON
     first = {
