@@ -13,6 +13,7 @@ from infer_native.isa import find_isa, vectors
 from infer_native.kernels import (
     Code,
     binary,
+    blocked_map,
     elementwise,
     find_kernel,
     gather,
@@ -229,6 +230,7 @@ def _prelude(used: str) -> str:
     known = {
         **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
         **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(),
+        **blocked_map.helpers(),
     }  # fmt: skip
     kept: list[str] = []
     for name, text in reversed(known.items()):

@@ -6,13 +6,13 @@ the two meet; they cost nothing for one sample of 1 x 1 images.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infer_native.cwriter import loop
 from infer_native.epilogue import fuse_epilogues, fuse_integer_sums
-from infer_native.kernels import Code, binary
+from infer_native.kernels import Code, binary, blocked_map
 from infer_native.program import Layer, Tensor, constant_tensor
 from infer_native.select import (
     fast_conv,
@@ -190,7 +190,8 @@ class _Assignment:
                 inputs.append(tensor)
             else:
                 inputs.append(self._per_channel(tensor, out.shape[1]))
-        self._layers.append(Layer("_Map", layer.name, inputs, [self._new(out)], layer.attrs))
+        attrs = {**layer.attrs, "code": blocked_map.chain}
+        self._layers.append(Layer("_Map", layer.name, inputs, [self._new(out)], attrs))
         return True
 
     def _global_pool(self, layer: Layer) -> bool:
@@ -202,7 +203,9 @@ class _Assignment:
         if not _is_image(x) or (x.shape[1] == 1 and layer.op not in _POOLS):
             return False
         mean = layer.op in ("GlobalAveragePool", "ReduceMean")
-        attrs = {"axes": [2, 3], "keepdims": 1}
+        attrs: dict[str, Any] = {"axes": [2, 3], "keepdims": 1}
+        if mean:
+            attrs["code"] = blocked_map.mean
         op = "ReduceMean" if mean else "ReduceMax"
         self._layers.append(Layer(op, layer.name, [self._as_blocked(x)], [self._new(y)], attrs))
         return True

@@ -27,7 +27,7 @@ GEOMETRIES: list[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] =
 
 
 def convolutions() -> Any:
-    """All of them side by side, each with a Relu behind."""
+    """All of them side by side, PRelu and a scale for each channel behind images, Relu else."""
     rng = np.random.default_rng(3)
     nodes, constants, inputs, outputs = [], [], [], []
     for number, (op, shape, weights, attrs) in enumerate(GEOMETRIES):
@@ -37,7 +37,14 @@ def convolutions() -> Any:
             constants.append(numpy_helper.from_array(values, f"{name}{number}"))
         given = [f"x{number}", f"w{number}", f"b{number}"]
         nodes.append(helper.make_node(op, given, [f"c{number}"], **attrs))
-        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"y{number}"]))
+        if len(shape) == 4:
+            for name in ("p", "s"):
+                values = rng.uniform(0.2, 1.5, (out, 1, 1)).astype(np.float32)
+                constants.append(numpy_helper.from_array(values, f"{name}{number}"))
+            nodes.append(helper.make_node("PRelu", [f"c{number}", f"p{number}"], [f"r{number}"]))
+            nodes.append(helper.make_node("Mul", [f"s{number}", f"r{number}"], [f"y{number}"]))
+        else:
+            nodes.append(helper.make_node("Relu", [f"c{number}"], [f"y{number}"]))
         inputs.append(helper.make_tensor_value_info(f"x{number}", TensorProto.FLOAT, shape))
         outputs.append(helper.make_tensor_value_info(f"y{number}", TensorProto.FLOAT, None))
     graph = helper.make_graph(nodes, "convolutions", inputs, outputs, constants)
