@@ -14,6 +14,7 @@ from infer_native.kernels import (
     Code,
     binary,
     blocked_map,
+    blocked_pool,
     elementwise,
     find_kernel,
     gather,
@@ -230,7 +231,7 @@ def _prelude(used: str) -> str:
     known = {
         **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
         **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(),
-        **blocked_map.helpers(),
+        **blocked_map.helpers(), **blocked_pool.helpers(),
     }  # fmt: skip
     kept: list[str] = []
     for name, text in reversed(known.items()):

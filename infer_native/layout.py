@@ -227,7 +227,9 @@ class _Assignment:
         """QuantizeLinear and back with one scale for the tensor: element by element."""
         if layer.op not in ("QuantizeLinear", "DequantizeLinear"):
             return False
-        parameters = layer.inputs[1:]
+        parameters, shape = layer.inputs[1:], layer.input(0).shape
+        if layer.op == "DequantizeLinear" and len(shape) == 4 and 2 * shape[1] <= self._lanes:
+            return False  # most of a block would be nothing
         if layer.input(0) not in self._twins or any(t and t.size != 1 for t in parameters):
             return False
         inputs: list[Tensor | None] = [self._as_blocked(layer.input(0)), *parameters]
