@@ -69,6 +69,24 @@ def fuse_integer_sums(program: Program, isa: Isa) -> None:
             break
 
 
+def fuse_integer_slopes(program: Program, isa: Isa) -> None:
+    """Integer Conv -> two lines that alone read it: they follow its rounding or its sum."""
+    users, producers = program.users(), program.producers()
+    kept = {t.root for t in program.outputs}
+    for layer in list(program.layers):
+        slopes = layer.attrs.get("slopes")
+        joint = layer.optional(0)
+        conv = None if joint is None or slopes is None else producers.get(joint)
+        if conv is None or conv.op != "_QConv" or len(users[conv.output()]) != 1:
+            continue
+        if joint in kept or "slopes" in conv.attrs or fast_integer(conv, isa) is None:
+            continue
+        attrs = {**conv.attrs, "slopes": slopes}
+        joined = Layer("_QConv", layer.name, conv.inputs, layer.outputs, attrs)
+        program.layers[program.layers.index(layer)] = joined
+        program.layers.remove(conv)
+
+
 def _dense(conv: Layer, isa: Isa) -> bool:
     return conv.attrs.get("group", 1) == 1 and fast_integer(conv, isa) is not None
 

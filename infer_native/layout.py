@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_native.cwriter import loop
-from infer_native.epilogue import fuse_epilogues, fuse_integer_sums
+from infer_native.epilogue import fuse_epilogues, fuse_integer_slopes, fuse_integer_sums
 from infer_native.kernels import Code, binary, blocked_map
 from infer_native.program import Layer, Tensor, constant_tensor
 from infer_native.select import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.program import Program, Shape
 
-BYTES = ("_QAdd", "_QMul", "_QTable")
+BYTES = ("_QAdd", "_QMul", "_QTable", "_QSlopes")
 _POOLS = ("GlobalAveragePool", "GlobalMaxPool")
 
 
@@ -54,6 +54,7 @@ class _Assignment:
     def run(self) -> None:
         fuse_epilogues(self._program, self._isa)
         fuse_integer_sums(self._program, self._isa)
+        fuse_integer_slopes(self._program, self._isa)
         for layer in self._program.layers:
             self._layer(layer)
         for tensor in self._program.outputs:

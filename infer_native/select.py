@@ -15,6 +15,7 @@ from infer_native.kernels.depthwise import depthwise, fits
 from infer_native.kernels.fast_recurrent import recurrent
 from infer_native.kernels.gemm import Epilogue
 from infer_native.kernels.geometry import window_of
+from infer_native.kernels.integer import QSlopes
 from infer_native.kernels.movement import pad_begins
 from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
 from infer_native.kernels.recurrent import GATES
@@ -27,7 +28,10 @@ IN_POINT, OUT_POINT = 18.0, 12.0  # a vector of a tile to a point, and back
 STREAM = 6.0  # bytes of weights from beyond the second cache in the time of one multiply-add
 WORTH = 0.9  # the transformed weights take room: below this share of the direct sum
 
-_BYTES = {"_QTable": vnni_bytes.table, "_QAdd": vnni_bytes.add, "_QMul": vnni_bytes.multiply}
+_BYTES = {
+    "_QTable": vnni_bytes.table, "_QAdd": vnni_bytes.add, "_QMul": vnni_bytes.multiply,
+    "_QSlopes": QSlopes,
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable

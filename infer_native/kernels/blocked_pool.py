@@ -92,10 +92,10 @@ def pad_bytes(layer: Layer, begins: Sequence[int], value: int, channels: int) ->
         f"uint8_t *o = y0 + ((n * {total} + c) * {rows} + r) * {line};\n"
         f"const int in = c < {blocks} && r >= {top} && r < {top + height};\n"
         f"if (!in) {{ memset(o, {value}, {line}); continue; }}\n"
-        f"memset(o, {value}, {left * lanes});\n"
-        f"memcpy(o + {left * lanes}, x0 + ((n * {blocks} + c) * {height} + r - {top}) * "
+        + (f"memset(o, {value}, {left * lanes});\n" if left else "")
+        + f"memcpy(o + {left * lanes}, x0 + ((n * {blocks} + c) * {height} + r - {top}) * "
         f"{width * lanes}, {width * lanes});\n"
-        f"memset(o + {(left + width) * lanes}, {value}, {right * lanes});"
+        + (f"memset(o + {(left + width) * lanes}, {value}, {right * lanes});" if right else "")
     )
     if channels % lanes:
         row += (

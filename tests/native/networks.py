@@ -79,6 +79,25 @@ class Network:
     def hard_swish(self, x: str) -> str:
         return self._quantised(f"HardSwish({x})")
 
+    def prelu(self, x: str, channels: int) -> str:
+        return self._quantised(self.slopes(x, channels))
+
+    def slopes(self, x: str, channels: int) -> str:
+        """An expression: nothing is rounded after it."""
+        values = self._rng.uniform(-0.5, 1.5, (channels, 1, 1)).astype(np.float32)
+        return f"PRelu({x}, {self._constant('float', values)})"
+
+    def pool(self, x: str, **attrs: object) -> str:
+        text = ", ".join(f"{k} = {v}" for k, v in attrs.items())
+        if "(" in x:
+            self._count += 1
+            self._lines.append(f"p{self._count} = {x}")
+            x = f"p{self._count}"
+        return self._quantised(f"MaxPool<{text}>({x})")
+
+    def pad(self, x: str, *pads: int) -> str:
+        return self._quantised(f"Pad({x}, {self._constant('int64', np.array(pads))})")
+
     def mean(self, x: str) -> str:
         return self._quantised(f"GlobalAveragePool({x})")
 
@@ -155,6 +174,24 @@ def integer_network() -> ir.Model:
     h = net.add(net.conv(g, 40, 40, 1, strides=[1, 1]), net.conv(g, 40, 40, 3, pads=[1, 0, 1, 2]))
     logits = net.gemm(net.mean(h), 10, 40)
     return net.model(a, d, g, logits)
+
+
+def sloped_network() -> ir.Model:
+    """Every kind of integer layer that ends in two lines; pooling and borders of bytes in blocks.
+
+    The sum h is read twice, so that its lines stay apart.
+    """
+    net = Network((2, 3, 19, 17))
+    stem = net.conv(net.input, 20, 3, 3, strides=[2, 2], pads=[1, 1, 1, 1])
+    a = net.pool(net.slopes(stem, 20), kernel_shape=[3, 2], strides=[1, 2], pads=[1, 0, 1, 1])
+    b = net.prelu(net.conv(a, 20, 20, 3, group=20, pads=[1, 1, 1, 1]), 20)
+    c = net.prelu(net.conv(b, 24, 20, 1), 24)
+    d = net.pad(net.conv(c, 20, 24, 3, pads=[1, 1, 1, 1]), 0, 0, 0, 0, 0, 4, 0, 0)
+    e = net.prelu(net.add(d, net.conv(c, 24, 24, 1)), 24)
+    f = net.pad(e, 0, 0, 1, 0, 0, 0, 0, 2)
+    g = net.prelu(net.add(net.conv(f, 24, 24, 1), f), 24)
+    h = net.add(f, g)
+    return net.model(net.prelu(h, 24), net.conv(h, 3, 24, 3))
 
 
 def chained(depth: int, channels: int, size: int, **attrs: Any) -> tuple[ir.Model, Any]:
