@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # No result depends on errno or on traps; sums of products may be fused, as every engine does.
 FLAGS = (
-    "-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+    "-std=c11", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
 )  # fmt: skip
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 TIMEOUT = 300  # seconds

@@ -13,6 +13,8 @@ from infer_native.isa import find_isa, vectors
 from infer_native.kernels import (
     Code,
     binary,
+    blocked_map,
+    blocked_pool,
     elementwise,
     find_kernel,
     gather,
@@ -20,6 +22,7 @@ from infer_native.kernels import (
     vnni_bytes,
     vnni_matmul,
     vnni_ops,
+    wide_integer,
 )
 from infer_native.lower import lower
 from infer_native.memory import Arena, plan_arena
@@ -190,13 +193,13 @@ class _Writer:
         body = "\n".join(calls)
         functions = "\n\n".join(f"static void {n}{text}" for text, n in self._functions.items())
         helpers = "\n".join(self._helpers.values())
-        used = f"{helpers}\n{functions}"
+        used = _apart(f"{helpers}\n{functions}")
         return (
             '#include "model.h"\n\n#include <math.h>\n#include <string.h>\n\n'
             f"{vectors.prelude(self._isa)}\n"
             f"{vectors.integers(self._isa) if 'WDOT(' in used or 'q_v' in used else ''}"
             f"{vectors.bits(self._isa) if 'POPCOUNT(' in used else ''}"
-            f"{_prelude(used)}\n{helpers}\n{functions}\n\n"
+            f"{_prelude(used)}\n{used}\n\n"
             f"size_t model_arena_bytes(void) {{ return {arena.size}; }}\n"
             f"size_t model_weights_bytes(void) {{ return {self._weights.size}; }}\n\n"
             f"{self._signature()} {{\n{indent(self._guard())}\n"
@@ -224,11 +227,17 @@ def signature(inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
     return f"int model_run({', '.join(parts)})"
 
 
+def _apart(functions: str) -> str:
+    """Each stays a function: all of them in one would take compilers twice the time."""
+    return re.sub("^static void ", "static __attribute__((noinline)) void ", functions, flags=re.M)
+
+
 def _prelude(used: str) -> str:
     """Of the small functions those that the source calls, with what they call in turn."""
     known = {
         **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
         **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(),
+        **blocked_map.helpers(), **blocked_pool.helpers(), **wide_integer.helpers(),
     }  # fmt: skip
     kept: list[str] = []
     for name, text in reversed(known.items()):

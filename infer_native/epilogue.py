@@ -12,16 +12,17 @@ from infer_native.select import fast_conv, fast_integer
 if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.kernels.elementwise import Step
-    from infer_native.program import Program
+    from infer_native.program import Array, Program
 
-MAX_OPERANDS = 2
+MAX_OPERANDS, MAX_CHANNELS = 2, 4
 MAX_RATIO = 2**20  # of scales: up to it every sum fits into int32
 
 
 def fuse_epilogues(program: Program, isa: Isa) -> None:
     """Conv -> chain that only it feeds: the chain's steps move into the convolution.
 
-    The other inputs of the chain are images of the same shape or single constants.
+    The other inputs of the chain are images of the same shape, constants of one number, or of one
+    for each channel.
     """
     users = program.users()
     kept = {t.root for t in program.outputs}
@@ -68,6 +69,24 @@ def fuse_integer_sums(program: Program, isa: Isa) -> None:
             break
 
 
+def fuse_integer_slopes(program: Program, isa: Isa) -> None:
+    """Integer Conv -> two lines that alone read it: they follow its rounding or its sum."""
+    users, producers = program.users(), program.producers()
+    kept = {t.root for t in program.outputs}
+    for layer in list(program.layers):
+        slopes = layer.attrs.get("slopes")
+        joint = layer.optional(0)
+        conv = None if joint is None or slopes is None else producers.get(joint)
+        if conv is None or conv.op != "_QConv" or len(users[conv.output()]) != 1:
+            continue
+        if joint in kept or "slopes" in conv.attrs or fast_integer(conv, isa) is None:
+            continue
+        attrs = {**conv.attrs, "slopes": slopes}
+        joined = Layer("_QConv", layer.name, conv.inputs, layer.outputs, attrs)
+        program.layers[program.layers.index(layer)] = joined
+        program.layers.remove(conv)
+
+
 def _dense(conv: Layer, isa: Isa) -> bool:
     return conv.attrs.get("group", 1) == 1 and fast_integer(conv, isa) is not None
 
@@ -81,6 +100,8 @@ def _joined(conv: Layer, chain: Layer) -> Layer | None:
     names: list[str] = []
     constants: list[float] = []
     operands: list[Tensor] = []
+    channels: list[Array] = []
+    outputs = chain.output().shape[1]
     for tensor in chain.inputs:
         assert tensor is not None
         if tensor is conv.output():
@@ -88,27 +109,31 @@ def _joined(conv: Layer, chain: Layer) -> Layer | None:
         elif tensor.root.data is not None and tensor.size == 1:
             names.append(f"VSET(k[{len(constants)}])")
             constants.append(float(tensor.root.data.reshape(())))
+        elif tensor.root.data is not None and tensor.shape in ((outputs, 1, 1), (1, outputs, 1, 1)):
+            names.append(f"LD(h + (@COLUMN * @CHANNELS + {len(channels)}) * VL)")
+            channels.append(tensor.root.data)
         elif tensor.shape == chain.output().shape and tensor.root.data is None:
             names.append(f"LD(q{len(operands)} + @AT)")
             operands.append(tensor)
         else:
             return None
-    if len(operands) > MAX_OPERANDS:
+    if len(operands) > MAX_OPERANDS or len(channels) > MAX_CHANNELS:
         return None
-    epilogue = _epilogue(names, steps, len(operands), tuple(constants))
+    epilogue = _epilogue(names, steps, len(operands), tuple(constants), tuple(channels))
     attrs = {**conv.attrs, "epilogue": epilogue, "operands": operands}
     return Layer("Conv", chain.name, list(conv.inputs), chain.outputs, attrs)
 
 
 def _epilogue(
-    names: list[str], steps: list[Step], operands: int, constants: tuple[float, ...]
-) -> Epilogue:
+    names: list[str], steps: list[Step], operands: int, constants: tuple[float, ...],
+    channels: tuple[Array, ...],
+) -> Epilogue:  # fmt: skip
     known, lines = list(names), []
     for number, step in enumerate(steps):
         text = step.vector.format(*(known[a] for a in step.arguments))
         lines.append(f"const vf e{number} = {text};")
         known.append(f"e{number}")
     lines.append(f"v = {known[-1]};")
-    text = " ".join(lines) + " "
+    text = " ".join(lines).replace("@CHANNELS", str(len(channels))) + " "
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return Epilogue(key, text, tuple(f"q{n}" for n in range(operands)), constants)
+    return Epilogue(key, text, tuple(f"q{n}" for n in range(operands)), constants, channels)

@@ -6,13 +6,13 @@ the two meet; they cost nothing for one sample of 1 x 1 images.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infer_native.cwriter import loop
-from infer_native.epilogue import fuse_epilogues, fuse_integer_sums
-from infer_native.kernels import Code, binary
+from infer_native.epilogue import fuse_epilogues, fuse_integer_slopes, fuse_integer_sums
+from infer_native.kernels import Code, binary, blocked_map
 from infer_native.program import Layer, Tensor, constant_tensor
 from infer_native.select import (
     fast_conv,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.program import Program, Shape
 
-BYTES = ("_QAdd", "_QMul", "_QTable")
+BYTES = ("_QAdd", "_QMul", "_QTable", "_QSlopes")
 _POOLS = ("GlobalAveragePool", "GlobalMaxPool")
 
 
@@ -54,6 +54,7 @@ class _Assignment:
     def run(self) -> None:
         fuse_epilogues(self._program, self._isa)
         fuse_integer_sums(self._program, self._isa)
+        fuse_integer_slopes(self._program, self._isa)
         for layer in self._program.layers:
             self._layer(layer)
         for tensor in self._program.outputs:
@@ -190,7 +191,8 @@ class _Assignment:
                 inputs.append(tensor)
             else:
                 inputs.append(self._per_channel(tensor, out.shape[1]))
-        self._layers.append(Layer("_Map", layer.name, inputs, [self._new(out)], layer.attrs))
+        attrs = {**layer.attrs, "code": blocked_map.chain}
+        self._layers.append(Layer("_Map", layer.name, inputs, [self._new(out)], attrs))
         return True
 
     def _global_pool(self, layer: Layer) -> bool:
@@ -202,7 +204,9 @@ class _Assignment:
         if not _is_image(x) or (x.shape[1] == 1 and layer.op not in _POOLS):
             return False
         mean = layer.op in ("GlobalAveragePool", "ReduceMean")
-        attrs = {"axes": [2, 3], "keepdims": 1}
+        attrs: dict[str, Any] = {"axes": [2, 3], "keepdims": 1}
+        if mean:
+            attrs["code"] = blocked_map.mean
         op = "ReduceMean" if mean else "ReduceMax"
         self._layers.append(Layer(op, layer.name, [self._as_blocked(x)], [self._new(y)], attrs))
         return True
@@ -224,7 +228,9 @@ class _Assignment:
         """QuantizeLinear and back with one scale for the tensor: element by element."""
         if layer.op not in ("QuantizeLinear", "DequantizeLinear"):
             return False
-        parameters = layer.inputs[1:]
+        parameters, shape = layer.inputs[1:], layer.input(0).shape
+        if layer.op == "DequantizeLinear" and len(shape) == 4 and 2 * shape[1] <= self._lanes:
+            return False  # most of a block would be nothing
         if layer.input(0) not in self._twins or any(t and t.size != 1 for t in parameters):
             return False
         inputs: list[Tensor | None] = [self._as_blocked(layer.input(0)), *parameters]

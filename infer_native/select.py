@@ -9,12 +9,13 @@ import numpy as np
 
 from infer_native.kernels import find_kernel, vnni, vnni_bytes, vnni_matmul, wide_integer, winograd
 from infer_native.kernels.blocked_conv import conv
-from infer_native.kernels.blocked_pool import pad, pool
+from infer_native.kernels.blocked_pool import pad, pad_bytes, pool, pool_bytes
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
 from infer_native.kernels.depthwise import depthwise, fits
 from infer_native.kernels.fast_recurrent import recurrent
 from infer_native.kernels.gemm import Epilogue
 from infer_native.kernels.geometry import window_of
+from infer_native.kernels.integer import QSlopes
 from infer_native.kernels.movement import pad_begins
 from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
 from infer_native.kernels.recurrent import GATES
@@ -27,7 +28,10 @@ IN_POINT, OUT_POINT = 18.0, 12.0  # a vector of a tile to a point, and back
 STREAM = 6.0  # bytes of weights from beyond the second cache in the time of one multiply-add
 WORTH = 0.9  # the transformed weights take room: below this share of the direct sum
 
-_BYTES = {"_QTable": vnni_bytes.table, "_QAdd": vnni_bytes.add, "_QMul": vnni_bytes.multiply}
+_BYTES = {
+    "_QTable": vnni_bytes.table, "_QAdd": vnni_bytes.add, "_QMul": vnni_bytes.multiply,
+    "_QSlopes": QSlopes,
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,18 +207,20 @@ def fast_transposed(layer: Layer, isa: Isa) -> tuple[Chosen, bool] | None:
 
 
 def fast_pool(layer: Layer) -> Chosen | None:
-    """For MaxPool and AveragePool of float32 images, without positions."""
-    if layer.op not in ("MaxPool", "AveragePool") or not _is_float_image(layer):
+    """For MaxPool and AveragePool of float32 images, without positions; MaxPool of uint8 too."""
+    if layer.op not in ("MaxPool", "AveragePool") or not _is_image(layer):
         return None
     if layer.has_output(1):
         return None
     where = window_of(layer, layer.input(0).shape[2:], layer.attrs["kernel_shape"])
+    if layer.input(0).ctype != "float":
+        return lambda fast: pool_bytes(fast, where)
     return lambda fast: pool(fast, where)
 
 
 def fast_pad(layer: Layer) -> Chosen | None:
-    """For a constant Pad of float32 images that only adds, and no channels in front."""
-    if layer.op != "Pad" or not _is_float_image(layer):
+    """For a constant Pad of float32 or uint8 images that only adds, and no channels in front."""
+    if layer.op != "Pad" or not _is_image(layer):
         return None
     x, y = layer.input(0).shape, layer.output().shape
     begins = pad_begins(layer)
@@ -225,6 +231,8 @@ def fast_pad(layer: Layer) -> Chosen | None:
         return None
     value = layer.constant(2)
     number = 0.0 if value is None else float(value.reshape(()))
+    if layer.input(0).ctype != "float":
+        return lambda fast: pad_bytes(fast, begins[2:], int(number), x[1])
     return lambda fast: pad(fast, begins[2:], number, x[1])
 
 
@@ -239,9 +247,14 @@ def fast_resize(layer: Layer) -> Chosen | None:
     return lambda fast: nearest_pixels(fast, tables)
 
 
-def _is_float_image(layer: Layer) -> bool:
+def _is_image(layer: Layer) -> bool:
     x = layer.input(0)
-    return x.ctype == "float" and len(x.shape) == 4 and x.size > 0 and layer.output().size > 0
+    return (
+        x.ctype in ("float", "uint8_t")
+        and len(x.shape) == 4
+        and x.size > 0
+        and layer.output().size > 0
+    )
 
 
 def narrow(layer: Layer, isa: Isa) -> int:

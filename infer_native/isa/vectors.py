@@ -27,6 +27,15 @@ _OPERATIONS = {
     "dotprod": ("vmaxq_f32", "vminq_f32", "vdupq_n_f32", "float32x4_t"),
 }
 
+# gcc would keep the zero of an activation in a register that the sums of a tile need.
+_ZERO = """#if defined(__clang__)
+#define VZERO() VSET(0.0f)
+#else
+static inline vf VZERO(void) {{ vf z; __asm__ volatile("{0}" : "=x"(z)); return z; }}
+#endif
+"""
+_ZEROS = {"avx2": _ZERO.format("vxorps %0, %0, %0"), "sse": _ZERO.format("xorps %0, %0")}
+
 # For integers: weights, a few numbers in every lane, products added to 32-bit sums; float32 rounded
 # to whole numbers, a product and a sum rounded once.
 _PAIRS = """typedef {v} WV;
@@ -146,7 +155,14 @@ def closing(isa: Isa) -> str:
 
 def integers(isa: Isa) -> str:
     """Definitions for integer kernels on 32-bit sums; nothing where there are none."""
-    return f"{_WIDE}{_INTEGERS[isa.name]}{_BYTES}" if isa.name in _INTEGERS else ""
+    if isa.name not in _INTEGERS:
+        return ""
+    return _quiet(f"{_WIDE}{_INTEGERS[isa.name]}{_BYTES}")
+
+
+def _quiet(functions: str) -> str:
+    """clang reports what a model does not use."""
+    return functions.replace("static inline", "static inline __attribute__((unused))")
 
 
 def prelude(isa: Isa) -> str:
@@ -163,10 +179,10 @@ typedef float vf __attribute__((vector_size({4 * isa.lanes}), aligned(4), may_al
 #define VMIN(a, b) ((vf){min_}(({type_})(a), ({type_})(b)))
 #define HIDE(p) __asm__("" : "+r"(p))
 #define VSET(x) ((vf){set_}(x))
-"""
+{_ZEROS.get(isa.name, "#define VZERO() VSET(0.0f)" + chr(10))}"""
 
 
 def bits(isa: Isa) -> str:
     """Definitions for binary kernels."""
     signs = _SIGNS_512 if isa.name == "avx512" else _SIGNS
-    return f"{_WIDE}{_BITS[isa.name]}{signs}"
+    return _quiet(f"{_WIDE}{_BITS[isa.name]}{signs}")

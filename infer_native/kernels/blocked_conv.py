@@ -44,7 +44,7 @@ def conv(
     tables = [
         pack(weights.transpose(0, 2, 3, 1).reshape(outputs, kh * kw, inputs), panels, lanes),
         pad_columns(bias, columns, lanes),
-        *epilogue.tables,
+        *epilogue.tables(columns, lanes),
     ]
     calls, at = [], 0
     for panel in panels:
@@ -56,7 +56,7 @@ def conv(
         after = at + tile.columns * lanes * inputs if panel is not panels[-1] else at
         ahead = f", t0 + {after}" if fetch else ""
         sample_out = f"n * {y.size // samples}"
-        operands = epilogue.arguments(f"{sample_out} + {place}", 2)
+        operands = epilogue.arguments(f"{sample_out} + {place}", 2, panel.first * lanes)
         calls.append(
             f"{name}(in + r * {where.strides[0] * line * lanes}, t0 + {at}, "
             f"t1 + {panel.first * lanes}, y0 + n * {y.size // samples} + {place}{operands}, "

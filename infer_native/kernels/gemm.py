@@ -7,7 +7,7 @@ of A to the next is a constant of the code, so that it costs no register.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -39,13 +39,15 @@ class Epilogue:
     """What happens to a sum before it is stored: lines of C that change the vector v.
 
     `operands` names the pointers that the lines read, each walks as the output does; `constants`
-    are what they read as k[0], k[1], ..., so that layers that differ in them share their code.
+    are what they read as k[0], k[1], ..., so that layers that differ in them share their code;
+    `channels` have a number for each output, number n of them is LD(h + (@COLUMN * all + n) * VL).
     """
 
     key: str = ""
     lines: str = ""
     operands: tuple[str, ...] = ()
     constants: tuple[float, ...] = ()
+    channels: tuple[Array, ...] = field(default=(), compare=False)
 
     @property
     def parameters(self) -> str:
@@ -57,19 +59,30 @@ class Epilogue:
         """The same as arguments, where the function has these parameters itself."""
         return "".join(f", {name}" for name in self._names)
 
-    def arguments(self, place: str, table: int) -> str:
-        """The layer's inputs from x1 on at `place`, then the table of the constants."""
+    def arguments(self, place: str, table: int, channel: str | int) -> str:
+        """The layer's inputs from x1 on at `place`, then the tables, from that channel on."""
         given = "".join(f", x{n} + {place}" for n in range(1, 1 + len(self.operands)))
-        return given + (f", t{table}" if self.constants else "")
+        if self.constants:
+            given, table = f"{given}, t{table}", table + 1
+        return given + (f", t{table} + {len(self.channels)} * {channel}" if self.channels else "")
 
-    @property
-    def tables(self) -> list[Array]:
-        """The table of the constants, if there are any."""
-        return [np.array(self.constants, np.float32)] if self.constants else []
+    def tables(self, columns: int, lanes: int, repeated: int = 1) -> list[Array]:
+        """The table of the constants, if there are any, then that of the outputs."""
+        found = [np.array(self.constants, np.float32)] if self.constants else []
+        if self.channels:
+            rows = [
+                pad_columns(np.tile(c.reshape(-1), repeated), columns, lanes) for c in self.channels
+            ]
+            found.append(np.stack([r.reshape(columns, lanes) for r in rows], axis=1))
+        return found
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return (*self.operands, "k") if self.constants else self.operands
+        return (
+            *self.operands,
+            *(("k",) if self.constants else ()),
+            *(("h",) if self.channels else ()),
+        )
 
 
 @dataclass(frozen=True)
@@ -275,7 +288,7 @@ def _step(rows: int, columns: int, step: int, k: int, line: int) -> str:
 
 def _store(m: int, j: int, columns: int, epilogue: Epilogue, partial: bool) -> str:
     at = f"{m} * os + {j} * ops"
-    lines = epilogue.lines.replace("@AT", at).replace("@COLUMN", f"{j} * VL")
+    lines = epilogue.lines.replace("@AT", at).replace("@COLUMN", str(j))
     if partial and j == columns - 1:
         store = f"if (part == VL) ST(o + {at}, v); else memcpy(o + {at}, &v, 4 * (size_t)part);"
     else:

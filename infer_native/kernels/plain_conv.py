@@ -49,14 +49,14 @@ def conv_of_plain(
     dense = np.zeros((*weights.shape[:3], span), np.float32)
     dense[..., :: where.dilations[1]] = weights
     packed = pack(_filters(dense), panels, lanes)
-    tables = [packed, pad_columns(bias, columns, lanes), *epilogue.tables]
+    tables = [packed, pad_columns(bias, columns, lanes), *epilogue.tables(columns, lanes)]
     helpers: dict[str, str] = {}
     calls, at = [], 0
     for panel in panels:
         name, text = product(panel.tile, out, where.strides[1], epilogue)
         helpers |= text
         place = f"n * {y.size // samples} + {panel.first * rows * out * lanes} + r * {out * lanes}"
-        operands = epilogue.arguments(place, 2)
+        operands = epilogue.arguments(place, 2, panel.first * lanes)
         row = f"r * {where.strides[0] * inputs * line}"
         calls.append(
             f"{name}(in + {row}, t0 + {at}, t1 + {panel.first * lanes}, y0 + {place}{operands}, "
@@ -87,7 +87,7 @@ def narrow_conv(
     repeated = None if bias is None else np.tile(bias.reshape(-1), factor)
     (panel,) = panels_of(choose(vectors, 1, isa.registers, isa.name == "avx512"))
     packed = pack(_filters(wide), [panel], lanes)
-    tables = [packed, pad_columns(repeated, 1, lanes), *epilogue.tables]
+    tables = [packed, pad_columns(repeated, 1, lanes), *epilogue.tables(1, lanes, factor)]
     name, helpers = product(panel.tile, vectors, stride * factor, epilogue)
     row = f"r * {where.strides[0] * inputs * line}"
     at = f"i / {factor} * {lanes} + i % {factor} * {outputs} + c"
@@ -95,8 +95,9 @@ def narrow_conv(
         at = f"i * {outputs} + c"
     spread = loop("i", out, f"d[i] = g[{at}];")
     call = (
-        f"{name}(in + {row}, t0, t1, g{epilogue.arguments('', 2)}, {vectors // panel.tile.rows}, "
-        f"{span}, {lanes}, {lanes}, {lanes}, {kh * inputs}, 1, {line}, 0);\n"
+        f"{name}(in + {row}, t0, t1, g{epilogue.arguments('', 2, 0)}, "
+        f"{vectors // panel.tile.rows}, {span}, {lanes}, {lanes}, {lanes}, {kh * inputs}, 1, "
+        f"{line}, 0);\n"
         + loop("c", outputs, f"float *d = y0 + ((n * {outputs} + c) * {rows} + r) * {out};\n"
                + spread)
     )  # fmt: skip

@@ -18,6 +18,9 @@ from infer_native.kernels.vnni_ops import (
     added,
     bordered,
     ending,
+    factors,
+    label,
+    passed,
     stored,
     vectors,
 )
@@ -55,7 +58,7 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
     whole = kh == kw == 1 and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
     panels = panels_of(choose(run, columns, REGISTERS, embedded=False))
-    constants, zero = added(linear, layer.attrs)
+    constants, zero = added(linear, layer.attrs, columns)
     tables = [pack(linear.weights, panels), *vectors(linear, columns), *constants]
     helpers: dict[str, str] = {}
     calls, at = [], 0
@@ -65,7 +68,9 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
         helpers[name] = text
         first = panel.first * LANES
         place = f"n * {y.size // samples} + {panel.first * rows * out * LANES} + r * {out * LANES}"
-        other = f", x1 + {place}, t3" if constants else ""
+        other = f", x1 + {place}" if "sum" in layer.attrs else ""
+        other += ", t3" if constants else ""
+        other += f", t4 + {2 * first}" if len(constants) > 1 else ""
         calls.append(
             f"{name}(in + r * {where.strides[0] * line * pixel}, t0 + {at}, t1 + {first}, "
             f"t2 + {first}, y0 + {place}{other}, {run // panel.tile.rows}, {steps}, "
@@ -98,9 +103,8 @@ def _product(tile: Tile, run: int, step: int, attrs: dict[str, object]) -> tuple
     """Like `gemm.product`, on integers; all pixels of the output lie one after the other."""
     end = ending(attrs)
     rest = run % tile.rows
-    name = f"q_{tile.rows}x{tile.columns}r{rest}_s{step}_{end.partition('(')[0]}"
-    other = ", const uint8_t *r, const float *k" if "sum" in attrs else ""
-    given = ", r, k" if other else ""
+    name = f"q_{tile.rows}x{tile.columns}r{rest}_s{step}_{label(attrs)}"
+    other, given = passed(attrs)
     head = (
         f"(const uint8_t *a, const int8_t *b, const int32_t *bias, const float *scale, uint8_t *o"
         f"{other}, "
@@ -115,7 +119,7 @@ def _product(tile: Tile, run: int, step: int, attrs: dict[str, object]) -> tuple
             + "}\n"
         )
     moves = f"a += {tile.rows * step}; o += {tile.rows * LANES};"
-    moves += f" r += {tile.rows * LANES};" if other else ""
+    moves += f" r += {tile.rows * LANES};" if "sum" in attrs else ""
     text += (
         f"static void {name}{head}long full, {strides}) {{\n"
         f"  for (long i = 0; i < full; i++) {{ {name}_{tile.rows}({arguments}); {moves} }}\n"
@@ -131,6 +135,8 @@ def _tile(rows: int, columns: int, step: int, end: str) -> str:
     lines += ["const uint8_t *p = a + y * rs + x * ks;", *inner[columns:], "}"]
     for j in range(columns):
         lines.append(f"{{ const __m512 S = _mm512_loadu_ps(scale + {j * LANES});")
+        if "q_slopes" in end:
+            lines.append(factors(2 * j))
         for m in range(0, rows, 4):
             lines.append(stored([f"c{i}_{j}" for i in range(m, min(m + 4, rows))], m, j, end))
         lines.append("}")

@@ -42,7 +42,7 @@ def conv(
         _packed(weights, panels, size, lanes),
         np.zeros(columns * lanes, np.float32),
         pad_columns(bias, columns, lanes),
-        *epilogue.tables,
+        *epilogue.tables(columns, lanes),
     ]
     helpers = {**_input_helpers(size), **_output_helper(size, epilogue)}
     whole, rest = tiles - tiles % count, tiles % count
@@ -127,7 +127,7 @@ def _stage(
         "c", columns,
         f"const long at = c * {rows * out * lanes} + (ty * {out} + tx) * {size * lanes};\n"
         f"wg_out{size}{_mark(epilogue)}(m + (c * {count} + i) * VL, {target}, t2 + c * VL, "
-        f"y0 + {ahead}{epilogue.arguments(ahead, 3)}, {out * lanes}, "
+        f"y0 + {ahead}{epilogue.arguments(ahead, 3, 'c * VL')}, {out * lanes}, "
         f"{rows} - ty * {size}, {out} - tx * {size});",
     )  # fmt: skip
     products = _products(panels, isa, count, inputs, source, target, helpers)
@@ -199,7 +199,7 @@ def _output_helper(size: int, epilogue: Epilogue) -> dict[str, str]:
     across = " ".join(f"const vf d{j} = t[i][{j}];" for j in range(n))
     columns = " ".join(f"t[{k}][j] = {e};" for k, e in enumerate(lines))
     sums = " ".join(f"u[{k}] = {e} + b;" for k, e in enumerate(lines))
-    end = epilogue.lines.replace("@AT", "i * ld + j * VL")
+    end = epilogue.lines.replace("@AT", "i * ld + j * VL").replace("@COLUMN", "0")
     store = f"for (long j = 0; j < nx; j++) {{ vf v = u[j]; {end}ST(o + i * ld + j * VL, v); }}"
     operands, given = epilogue.parameters, epilogue.passed_on
     parameters = f"(const float *m, long xs, const float *bias, float *o{operands}, long ld, "

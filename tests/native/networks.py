@@ -27,7 +27,7 @@ GEOMETRIES: list[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] =
 
 
 def convolutions() -> Any:
-    """All of them side by side, each with a Relu behind."""
+    """All of them side by side, PRelu and a scale for each channel behind images, Relu else."""
     rng = np.random.default_rng(3)
     nodes, constants, inputs, outputs = [], [], [], []
     for number, (op, shape, weights, attrs) in enumerate(GEOMETRIES):
@@ -37,7 +37,14 @@ def convolutions() -> Any:
             constants.append(numpy_helper.from_array(values, f"{name}{number}"))
         given = [f"x{number}", f"w{number}", f"b{number}"]
         nodes.append(helper.make_node(op, given, [f"c{number}"], **attrs))
-        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"y{number}"]))
+        if len(shape) == 4:
+            for name in ("p", "s"):
+                values = rng.uniform(0.2, 1.5, (out, 1, 1)).astype(np.float32)
+                constants.append(numpy_helper.from_array(values, f"{name}{number}"))
+            nodes.append(helper.make_node("PRelu", [f"c{number}", f"p{number}"], [f"r{number}"]))
+            nodes.append(helper.make_node("Mul", [f"s{number}", f"r{number}"], [f"y{number}"]))
+        else:
+            nodes.append(helper.make_node("Relu", [f"c{number}"], [f"y{number}"]))
         inputs.append(helper.make_tensor_value_info(f"x{number}", TensorProto.FLOAT, shape))
         outputs.append(helper.make_tensor_value_info(f"y{number}", TensorProto.FLOAT, None))
     graph = helper.make_graph(nodes, "convolutions", inputs, outputs, constants)
@@ -71,6 +78,25 @@ class Network:
 
     def hard_swish(self, x: str) -> str:
         return self._quantised(f"HardSwish({x})")
+
+    def prelu(self, x: str, channels: int) -> str:
+        return self._quantised(self.slopes(x, channels))
+
+    def slopes(self, x: str, channels: int) -> str:
+        """An expression: nothing is rounded after it."""
+        values = self._rng.uniform(-0.5, 1.5, (channels, 1, 1)).astype(np.float32)
+        return f"PRelu({x}, {self._constant('float', values)})"
+
+    def pool(self, x: str, **attrs: object) -> str:
+        text = ", ".join(f"{k} = {v}" for k, v in attrs.items())
+        if "(" in x:
+            self._count += 1
+            self._lines.append(f"p{self._count} = {x}")
+            x = f"p{self._count}"
+        return self._quantised(f"MaxPool<{text}>({x})")
+
+    def pad(self, x: str, *pads: int) -> str:
+        return self._quantised(f"Pad({x}, {self._constant('int64', np.array(pads))})")
 
     def mean(self, x: str) -> str:
         return self._quantised(f"GlobalAveragePool({x})")
@@ -148,6 +174,24 @@ def integer_network() -> ir.Model:
     h = net.add(net.conv(g, 40, 40, 1, strides=[1, 1]), net.conv(g, 40, 40, 3, pads=[1, 0, 1, 2]))
     logits = net.gemm(net.mean(h), 10, 40)
     return net.model(a, d, g, logits)
+
+
+def sloped_network() -> ir.Model:
+    """Every kind of integer layer that ends in two lines; pooling and borders of bytes in blocks.
+
+    The sum h is read twice, so that its lines stay apart.
+    """
+    net = Network((2, 3, 19, 17))
+    stem = net.conv(net.input, 20, 3, 3, strides=[2, 2], pads=[1, 1, 1, 1])
+    a = net.pool(net.slopes(stem, 20), kernel_shape=[3, 2], strides=[1, 2], pads=[1, 0, 1, 1])
+    b = net.prelu(net.conv(a, 20, 20, 3, group=20, pads=[1, 1, 1, 1]), 20)
+    c = net.prelu(net.conv(b, 24, 20, 1), 24)
+    d = net.pad(net.conv(c, 20, 24, 3, pads=[1, 1, 1, 1]), 0, 0, 0, 0, 0, 4, 0, 0)
+    e = net.prelu(net.add(d, net.conv(c, 24, 24, 1)), 24)
+    f = net.pad(e, 0, 0, 1, 0, 0, 0, 0, 2)
+    g = net.prelu(net.add(net.conv(f, 24, 24, 1), f), 24)
+    h = net.add(f, g)
+    return net.model(net.prelu(h, 24), net.conv(h, 3, 24, 3))
 
 
 def chained(depth: int, channels: int, size: int, **attrs: Any) -> tuple[ir.Model, Any]:
