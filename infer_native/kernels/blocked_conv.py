@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 from infer_native.cwriter import loop
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, fetched, pack, pad_columns, panels_of, product
+from infer_native.kernels.gemm import (
+    choose,
+    fetched,
+    measured,
+    pack,
+    pad_columns,
+    panels_of,
+    product,
+)
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -38,7 +46,7 @@ def conv(
     lines = height + (where.begins[0] + where.ends[0] if padded else 0)
     whole = kh == kw == 1 and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
-    tiles = choose(run, columns, isa.registers, isa.name == "avx512")
+    tiles = choose(run, columns, isa.registers, isa.name == "avx512", measured(layer))
     panels = panels_of(tiles)
     helpers: dict[str, str] = {}
     tables = [

@@ -9,7 +9,15 @@ import numpy as np
 
 from infer_native.cwriter import address, broadcast_strides, loop, names, nest
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import Epilogue, choose, pack, pad_columns, panels_of, product
+from infer_native.kernels.gemm import (
+    Epilogue,
+    choose,
+    measured,
+    pack,
+    pad_columns,
+    panels_of,
+    product,
+)
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -23,7 +31,7 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
     """Rows of x0 times a constant matrix [inputs, outputs], plus a bias [outputs]."""
     inputs, outputs = matrix.shape
     rows = layer.input(0).size // inputs
-    panels = panels_for(rows, outputs, isa)
+    panels = panels_for(rows, outputs, isa, measured(layer))
     columns = -(-outputs // isa.lanes)
     tables = [
         pack(matrix.T.reshape(outputs, 1, inputs), panels, isa.lanes),
@@ -38,7 +46,7 @@ def batched(layer: Layer, isa: Isa) -> Code:
     """Both matrices computed: B is brought into panels first, once for each of its matrices."""
     a, b, y = layer.input(0).shape, layer.input(1).shape, layer.output().shape
     rows, inputs, outputs = a[-2], a[-1], b[-1]
-    panels = panels_for(rows, outputs, isa)
+    panels = panels_for(rows, outputs, isa, measured(layer))
     columns = -(-outputs // isa.lanes)
     index, lead = names(len(y) - 2, "b"), y[:-2]
     at = [
@@ -57,10 +65,10 @@ def batched(layer: Layer, isa: Isa) -> Code:
     return Code(nest(index, lead, body), [zeros], scratch, helpers)
 
 
-def panels_for(rows: int, outputs: int, isa: Isa) -> list[Panel]:
+def panels_for(rows: int, outputs: int, isa: Isa, width: int = 0) -> list[Panel]:
     """How the columns of a product are parted."""
     columns = -(-outputs // isa.lanes)
-    return panels_of(choose(rows, columns, isa.registers, isa.name == "avx512"))
+    return panels_of(choose(rows, columns, isa.registers, isa.name == "avx512", width))
 
 
 def _packing(panels: list[Panel], inputs: int, outputs: int, isa: Isa) -> str:

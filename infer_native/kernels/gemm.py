@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from infer_native.program import Array
+    from infer_native.program import Array, Layer
 
 UNROLL = 4
 LINE = 16  # floats of a cache line
@@ -81,7 +81,9 @@ class Panel:
 
 
 @lru_cache(maxsize=4096)
-def choose(rows: int, columns: int, registers: int, embedded: bool) -> tuple[Tile, ...]:
+def choose(
+    rows: int, columns: int, registers: int, embedded: bool, width: int = 0
+) -> tuple[Tile, ...]:
     """Tiles for panels from left to right, with the least work by a count of multiply-adds.
 
     Args:
@@ -89,17 +91,24 @@ def choose(rows: int, columns: int, registers: int, embedded: bool) -> tuple[Til
         columns: vectors of output channels.
         registers: of the processor.
         embedded: can it multiply by a number in memory without a register for it?
+        width: columns of a tile, where that was measured; 0 for any.
 
     """
     best: tuple[float, tuple[Tile, ...]] | None = None
-    for width in range(1, min(MAX_COLUMNS, columns) + 1):
-        widths = [width] * (columns // width) + ([columns % width] if columns % width else [])
+    for each in (width,) if width else range(1, min(MAX_COLUMNS, columns) + 1):
+        widths = [each] * (columns // each) + ([columns % each] if columns % each else [])
         found = [_best_height(rows, w, registers, embedded) for w in widths]
         cost = sum(c for c, _ in found)
         if best is None or cost < best[0]:
             best = cost, tuple(Tile(h, w) for w, (_, h) in zip(widths, found, strict=True))
     assert best is not None
     return best[1]
+
+
+def measured(layer: Layer) -> int:
+    """Columns of the layer's tiles, where `tune` found them; 0 where the count decides."""
+    width: int = layer.attrs.get("width", 0)
+    return width
 
 
 def _best_height(rows: int, width: int, registers: int, embedded: bool) -> tuple[float, int]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from infer_native.cwriter import literal, loop, nest
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, panels_of
+from infer_native.kernels.gemm import choose, measured, panels_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def conv(layer: Layer, isa: Isa, where: Window, group: int) -> Code:
     padded = any(where.begins) or any(where.ends)
     whole = kh == kw == 1 and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
-    panels = panels_of(choose(run, columns, isa.registers, embedded=False))
+    panels = panels_of(choose(run, columns, isa.registers, False, measured(layer)))
     steps = -(-inputs // unit.group)
     line, lines = width + sum(_ends(where, 1)), height + sum(_ends(where, 0))
     calls, at, helpers = [], 0, {}
@@ -93,7 +93,7 @@ def matmul(layer: Layer, isa: Isa) -> Code:
     unit, linear, lanes = UNITS[isa.name], _linear(layer), isa.lanes
     outputs, inputs = linear.weights.shape
     rows, columns = layer.input(0).size // inputs, -(-outputs // lanes)
-    panels = panels_of(choose(rows, columns, isa.registers, embedded=False))
+    panels = panels_of(choose(rows, columns, isa.registers, False, measured(layer)))
     steps = -(-inputs // unit.group)
     wide = steps * unit.group
     weights = linear.weights.reshape(outputs, inputs, 1, 1)
