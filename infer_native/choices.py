@@ -105,15 +105,19 @@ def _sizes(layer: Layer, isa: Isa) -> dict[int, tuple[int, int, int, bool]]:
         if fast_product(layer, isa) is None:
             return {}
         rows = _rows(layer)
-        return {0: (rows, -(-layer.output().shape[-1] // isa.lanes), isa.registers, embedded)}
+        pairs = isa.bf16 and _packed(layer)
+        columns = -(-layer.output().shape[-1] // isa.lanes)
+        return {0: (rows, columns, isa.registers, embedded and not pairs)}
     if fast_conv(layer, isa) is None or layer.attrs.get("group", 1) != 1:
         return {}
     if narrow(layer, isa) > 1:
         return {}
     where = window_of(layer, layer.input(0).shape[2:], layer.input(1).shape[2:])
     columns = -(-layer.output().shape[1] // isa.lanes)
-    found = {0: (_run(layer, where), columns, isa.registers, embedded)}
-    if _has_tiles(where) and not reads_plain(layer, isa):
+    plain = reads_plain(layer, isa)
+    direct = embedded and (plain or not isa.bf16)
+    found = {0: (_run(layer, where), columns, isa.registers, direct)}
+    if _has_tiles(where) and not plain:
         for size in winograd.POINTS:
             found[size] = (_tiles(layer, isa, size), columns, isa.registers, embedded)
         default = winograd_size(layer, isa, where)
@@ -135,9 +139,13 @@ def _integer(layer: Layer, isa: Isa) -> dict[int, tuple[int, int, int, bool]]:
 
 def _rows(layer: Layer) -> int:
     """Of one product: all of x0 where the weights are constant and packed."""
-    x, w = layer.input(0), layer.input(1)
-    packed = w.root.data is not None and len(w.shape) == 2
-    return x.size // x.shape[-1] if packed else x.shape[-2]
+    x = layer.input(0)
+    return x.size // x.shape[-1] if _packed(layer) else x.shape[-2]
+
+
+def _packed(layer: Layer) -> bool:
+    weights = layer.input(1)
+    return weights.root.data is not None and len(weights.shape) == 2
 
 
 def _run(layer: Layer, where: Window, *, pictures: bool = False) -> int:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from infer_native import binarised, choices, fuse, integer, layout, moves, signals, tables
 from infer_native.cwriter import indent
-from infer_native.isa import find_isa, vectors
+from infer_native.isa import at_precision, find_isa, vectors
 from infer_native.kernels import (
     Code,
     binary,
     elementwise,
     find_kernel,
     gather,
+    halves,
     quantized,
     vnni_bytes,
     vnni_matmul,
@@ -26,6 +27,7 @@ from infer_native.memory import Arena, plan_arena
 from infer_native.pack import Weights
 from infer_native.prepare import prepare
 from infer_native.program import Layer, Tensor
+from infer_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -86,7 +88,7 @@ class Emitted:
 
 def emit_model(
     model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None, isa: str = "auto",
-    tuning: Tuning | None = None,
+    tuning: Tuning | None = None, precision: str = "fp32",
 ) -> Emitted:  # fmt: skip
     """Lower a model for fixed shapes and write its source.
 
@@ -95,14 +97,16 @@ def emit_model(
         shapes: sizes of inputs with dynamic dimensions.
         isa: a name of `infer_native.isa.ISAS`, or 'auto' for the best one of this machine.
         tuning: measured choices for some of the layers; the cost model decides the others.
+        precision: 'fp32', or 'bf16': products with constant weights round their factors.
 
     Raises:
         UnsupportedOpError: operators or types without a kernel.
         ModelError: a shape that depends on data, or an old opset.
-        UsageError: a shape is missing or does not fit; an unknown isa; a tuning of other layers.
+        UsageError: a shape is missing or does not fit; an unknown isa; a tuning of other layers;
+            a precision that the isa has not.
 
     """
-    target = find_isa(isa)
+    target = at_precision(find_isa(isa), precision)
     prepared = prepare(model, shapes)
     return emit_prepared(prepared, target, None if tuning is None else tuning.pick)
 
@@ -128,6 +132,8 @@ def emit_prepared(
     fuse.fuse_maps(program)
     if target.lanes:
         signals.lift(program)
+    if target.bf16:
+        halves.shrink_tables(program)
     if target.lanes and pick is not None:
         choices.mark(program, target, pick)
     layout.assign(program, target)
@@ -170,8 +176,13 @@ class _Writer:
             self._call(number, layer, code, arena)
             for number, (layer, code) in enumerate(zip(self._program.layers, codes, strict=True))
         ]
+        source = self._source(calls, arena)
+        if self._isa.bf16 and "BDOT(" not in source:
+            raise UsageError(
+                "--precision bf16: no layer of this model multiplies by constant float32 weights"
+            )
         return Emitted(
-            self._source(calls, arena),
+            source,
             self._weights.data(),
             self._isa,
             self._inputs,
@@ -235,6 +246,7 @@ class _Writer:
             f"{vectors.prelude(self._isa)}\n"
             f"{vectors.integers(self._isa) if 'WDOT(' in used or 'q_v' in used else ''}"
             f"{vectors.bits(self._isa) if 'POPCOUNT(' in used else ''}"
+            f"{halves.PRELUDE if 'BDOT(' in used else ''}"
             f"{_prelude(used)}\n{helpers}\n{functions}\n\n"
             f"size_t model_arena_bytes(void) {{ return {arena.size}; }}\n"
             f"size_t model_weights_bytes(void) {{ return {self._weights.size}; }}\n\n"
@@ -284,7 +296,7 @@ def _prelude(used: str) -> str:
     """Of the small functions those that the source calls, with what they call in turn."""
     known = {
         **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
-        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(),
+        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(), **halves.helpers(),
     }  # fmt: skip
     kept: list[str] = []
     for name, text in reversed(known.items()):

@@ -167,7 +167,7 @@ The caller gives `model_run` an arena of {emitted.arena_bytes} bytes and the
 between calls: calls with different arenas may run at the same time. No plan for this order of
 layers has an arena below {emitted.arena_bound} bytes.
 
-Instructions: {emitted.isa.name}. Verified: {checked}.
+Instructions: {emitted.isa.label}. Verified: {checked}.
 {"" if tuning is None else _measured(emitted, tuning)}"""
 
 

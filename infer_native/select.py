@@ -128,7 +128,8 @@ def winograd_cost(layer: Layer, isa: Isa, size: int) -> float:
     outputs, inputs = layer.input(1).shape[:2]
     columns, blocks = -(-outputs // isa.lanes), -(-inputs // isa.lanes)
     if not size:
-        return float(samples * rows * out * 9 * inputs * columns)
+        direct = float(samples * rows * out * 9 * inputs * columns)
+        return direct / 2 if isa.bf16 else direct
     points, tiles = (size + 2) ** 2, -(-rows // size) * -(-out // size)
     count = winograd.chunk(tiles, blocks * isa.lanes, columns * isa.lanes, size)
     products = points * tiles * inputs * columns

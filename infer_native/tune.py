@@ -69,7 +69,7 @@ def tune(
         _by_turns(runs)
         times = [run.medians() for run in runs]
     layers = {key: _best(key, found, times) for key, found in options.items()}
-    return Tuning(isa.name, f"{chosen.name} {_version(chosen.command)}", layers)
+    return Tuning(isa.label, f"{chosen.name} {_version(chosen.command)}", layers)
 
 
 def _number(number: int) -> Callable[[str, tuple[Choice, ...]], Choice]:

@@ -73,10 +73,10 @@ def read_tuning(path: Path, isa: Isa) -> Tuning:
         raise UsageError(f"--tuning {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--tuning {path}: is no record of convert --tune: {error}") from error
-    if tuning.isa != isa.name:
+    if tuning.isa != isa.label:
         raise UsageError(
-            f"--tuning {path}: was measured with {tuning.isa}, this is {isa.name}; "
-            f"give --isa {tuning.isa} or tune again"
+            f"--tuning {path}: was measured with {tuning.isa}, this is {isa.label}; "
+            "give --isa and --precision of the record, or tune again"
         )
     return tuning
 

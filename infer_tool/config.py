@@ -290,6 +290,13 @@ class Convert(Talk, Output, ImportOptions, Shapes, SizeGate, Explain, OptimizeCo
     compiler: str = field(
         default="auto", metadata={"help": "Compiler of emitted C: zig, gcc, clang, cc."}
     )
+    precision: str = field(
+        default="fp32",
+        metadata={
+            "help": "Products with constant weights in emitted C: fp32, or bf16, which keeps the "
+            "weights in half the bytes and needs --isa avx512 and a processor with avx512_bf16."
+        },
+    )
     tune: bool = field(
         default=False,
         metadata={

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KERNEL = re.compile(r"(gemm|dw|q|qm|qw|qdw)_\d")
-PRODUCTS = re.compile(r"\bv(fn?madd|pdpbusd|pmaddwd|mulps)|\bpmaddwd|\bmulps")
+PRODUCTS = re.compile(r"\bv(fn?madd|pdpbusd|dpbf16|pmaddwd|mulps)|\bpmaddwd|\bmulps")
 STACK = re.compile(r"%[xyz]mm\d+.*-?\w*\(%r[sb]p\)|\(%r[sb]p\).*%[xyz]mm\d+")
 FEWEST = 4  # products that make a loop an inner loop of a kernel
 SHARE = 0.05  # of the instructions that may move a vector from or to the stack
-CASES = [(k, "avx512") for k in ("convolutions", "integer", "winograd")]
+CASES = [(k, "avx512") for k in ("convolutions", "integer", "winograd", "bf16")]
 CASES += [(k, "avx2") for k in ("convolutions", "winograd")]
 
 
@@ -55,8 +55,9 @@ def test_no_inner_loop_spills(tmp_path: Path, kind: str, isa: str) -> None:
     if kind == "integer":
         model = integer_network()
     else:
-        model = ir.from_proto(convolutions()) if kind == "convolutions" else chained(1, 64, 14)[0]
-    emitted = emit_model(model, isa=isa)
+        network = kind in ("convolutions", "bf16")
+        model = ir.from_proto(convolutions()) if network else chained(1, 64, 14)[0]
+    emitted = emit_model(model, isa=isa, precision="bf16" if kind == "bf16" else "fp32")
     write_sources(emitted, tmp_path)
     subprocess.run(
         [gcc, *FLAGS, *emitted.isa.flags, "-fno-inline", "-S", "model.c", "-o", "model.s"],

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from networks import with_constants
 
 from infer_native import NativeModel, build_library, choices, tune
 from infer_native.emit import emit_model, emit_prepared
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HERE = [name for name, isa in ISAS.items() if isa.lanes and runs_here(isa)]
-SHAPES = {"w": (40, 24, 3, 3), "p": (56, 40, 1, 1), "m": (9, 70)}
 TEXT = """<ir_version: 10, opset_import: ["": 20]>
 t (float[1,24,9,9] x, float[40,24,3,3] w, float[56,40,1,1] p, float[9,70] m)
   => (float[1,56,9,70] y)
@@ -31,14 +31,7 @@ t (float[1,24,9,9] x, float[40,24,3,3] w, float[56,40,1,1] p, float[9,70] m)
 
 @pytest.fixture
 def model() -> ir.Model:
-    rng = np.random.default_rng(7)
-    made = ir.from_onnx_text(TEXT)
-    for value in list(made.graph.inputs[1:]):
-        size = SHAPES[value.name or ""]
-        value.const_value = ir.tensor((rng.normal(size=size) * 0.1).astype(np.float32))
-        made.graph.register_initializer(value)
-    del made.graph.inputs[1:]
-    return made
+    return with_constants(TEXT, 1, 0.1)
 
 
 @pytest.fixture
@@ -147,7 +140,7 @@ def test_a_target_that_does_not_run_here_is_refused(file: Path, tmp_path: Path, 
         (("--to", "c"), "{", "no record"),
         (("--to", "c"), "[1]", "schema 1"),
         (("--to", "c"), _record(more=1), "expected the keys"),
-        (("--to", "c"), _record(isa="mmx"), "--isa mmx"),
+        (("--to", "c"), _record(isa="mmx"), "with mmx, this is"),
         (("--to", "c"), _record(layers={"a": {}}), "expected the keys choice"),
         (("--to", "c"), _record(layers={"a": {"choice": "x", "microseconds": {}}}), "no choice"),
         (("--to", "c"), _record(), "no layer of this model"),
