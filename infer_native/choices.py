@@ -10,6 +10,7 @@ from infer_native.kernels import winograd
 from infer_native.kernels.gemm import choose
 from infer_native.kernels.geometry import window_of
 from infer_native.kernels.vnni_ops import GROUP, REGISTERS
+from infer_native.kernels.wide_integer import PRODUCT
 from infer_native.select import (
     fast_conv,
     fast_integer,
@@ -130,7 +131,7 @@ def _integer(layer: Layer, isa: Isa) -> dict[int, tuple[int, int, int, bool]]:
         return {}
     weights = layer.attrs["linear"].weights.shape
     columns = -(-weights[0] // isa.lanes)
-    registers = REGISTERS if isa.name == "avx512" else isa.registers
+    registers = REGISTERS if isa.name == "avx512" else isa.registers - PRODUCT
     if layer.op == "_QMatMul":
         return {0: (layer.input(0).size // weights[1], columns, registers, False)}
     where = window_of(layer, layer.input(0).shape[2:], weights[2:])

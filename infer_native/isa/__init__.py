@@ -37,7 +37,8 @@ ISAS = {
     isa.name: isa
     for isa in (
         Isa("scalar", "", 0, 16, ()),
-        Isa("sse", "x86", 4, 16, ("-msse4.1",), ("sse4_1",)),
+        # One register of sse is where a product lies before it is added.
+        Isa("sse", "x86", 4, 15, ("-msse4.1",), ("sse4_1",)),
         Isa("avx2", "x86", 8, 16, ("-mavx2", "-mfma"), ("avx2", "fma")),
         Isa(
             "avx512",

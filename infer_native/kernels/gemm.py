@@ -254,6 +254,7 @@ def _tile(
     lines += [
         "  for (long y = 0; y < kh; y++) for (long x = 0; x < kw; x++) {",
         "    const float *p = a + y * rs + x * ks;",
+        *(["    HIDE(p);"] if rows > 1 else []),  # gcc would carry numbers from tap to tap
         f"    for (long n = depth / {block}; n; n--) {{",
         "      const float *next = p + aps;",
         "#pragma GCC unroll 1",
@@ -282,12 +283,12 @@ def _steps(rows: int, columns: int, step: int, pairs: bool) -> list[str]:
     """Lines for UNROLL steps, after which p has moved on.
 
     Where rows overlap, a later step meets numbers of an earlier one. The compiler must not know:
-    it would keep them in registers that the sums need.
+    it would keep them in registers that the sums need. A later turn meets them in any case.
     """
     if step >= UNROLL or rows == 1:
         return [
             *(_step(rows, columns, step, u, u, pairs) for u in range(UNROLL)),
-            f"p += {UNROLL};",
+            f"p += {UNROLL};" + (" HIDE(p);" if rows > 1 else ""),
         ]
     return [f"{_step(rows, columns, step, 0, u, pairs)} p++; HIDE(p);" for u in range(UNROLL)]
 
