@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from infer_native import binarised, fuse, integer, layout, moves, signals, tables
+from infer_native import binarised, choices, fuse, integer, layout, moves, signals, tables
 from infer_native.cwriter import indent
-from infer_native.isa import find_isa, vectors
+from infer_native.isa import at_precision, find_isa, vectors
 from infer_native.kernels import (
     Code,
     binary,
@@ -18,6 +18,7 @@ from infer_native.kernels import (
     elementwise,
     find_kernel,
     gather,
+    halves,
     quantized,
     vnni_bytes,
     vnni_matmul,
@@ -29,14 +30,17 @@ from infer_native.memory import Arena, plan_arena
 from infer_native.pack import Weights
 from infer_native.prepare import prepare
 from infer_native.program import Layer, Tensor
+from infer_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
+    from infer_native.choices import Pick
     from infer_native.isa import Isa
     from infer_native.program import Program
+    from infer_native.tuning import Tuning
 
 ERRORS = {"NULL": 1, "ALIGNMENT": 2}
 
@@ -53,6 +57,16 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A layer that had a choice: its place in the order of calls, its name, what it got."""
+
+    call: int
+    layer: str
+    key: str
+    choice: str
+
+
+@dataclass(frozen=True)
 class Emitted:
     """A model in C: the source, the weights, and the memory that it needs."""
 
@@ -64,6 +78,7 @@ class Emitted:
     arena_bytes: int
     arena_bound: int
     operators: tuple[str, ...] = field(default=())
+    choices: tuple[Made, ...] = field(default=())
 
     @property
     def key(self) -> str:
@@ -75,23 +90,43 @@ class Emitted:
 
 
 def emit_model(
-    model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None, isa: str = "auto"
-) -> Emitted:
+    model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None, isa: str = "auto",
+    tuning: Tuning | None = None, precision: str = "fp32",
+) -> Emitted:  # fmt: skip
     """Lower a model for fixed shapes and write its source.
 
     Args:
         model: of opset 13 or newer; it is not changed.
         shapes: sizes of inputs with dynamic dimensions.
         isa: a name of `infer_native.isa.ISAS`, or 'auto' for the best one of this machine.
+        tuning: measured choices for some of the layers; the cost model decides the others.
+        precision: 'fp32', or 'bf16': products with constant weights round their factors.
 
     Raises:
         UnsupportedOpError: operators or types without a kernel.
         ModelError: a shape that depends on data, or an old opset.
-        UsageError: a shape is missing or does not fit; an unknown isa.
+        UsageError: a shape is missing or does not fit; an unknown isa; a tuning of other layers;
+            a precision that the isa has not.
 
     """
-    target = find_isa(isa)
-    program = lower(prepare(model, shapes))
+    target = at_precision(find_isa(isa), precision)
+    prepared = prepare(model, shapes)
+    return emit_prepared(prepared, target, None if tuning is None else tuning.pick)
+
+
+def emit_prepared(
+    prepared: ir.Model, target: Isa, pick: Pick | None = None, *, timed: bool = False
+) -> Emitted:
+    """As `emit_model`, of what `prepare` made, which stays as it is.
+
+    Args:
+        prepared: with fixed shapes.
+        target: the instructions.
+        pick: the choice of a layer with several; without it the cost model decides.
+        timed: also write the nanoseconds of each call to the array `model_ns`.
+
+    """
+    program = lower(prepared)
     own_outputs(program)
     binarised.fuse_binary(program)
     moves.fuse_moves(program)
@@ -100,9 +135,13 @@ def emit_model(
     fuse.fuse_maps(program)
     if target.lanes:
         signals.lift(program)
+    if target.bf16:
+        halves.shrink_tables(program)
+    if target.lanes and pick is not None:
+        choices.mark(program, target, pick)
     layout.assign(program, target)
     fuse.remove_unused(program)
-    return _Writer(program, target).write()
+    return _Writer(program, target, timed=timed).write()
 
 
 def own_outputs(program: Program) -> None:
@@ -122,8 +161,8 @@ def own_outputs(program: Program) -> None:
 class _Writer:
     """Collects functions, calls and weights."""
 
-    def __init__(self, program: Program, isa: Isa) -> None:
-        self._program, self._isa = program, isa
+    def __init__(self, program: Program, isa: Isa, *, timed: bool = False) -> None:
+        self._program, self._isa, self._timed = program, isa, timed
         self._weights = Weights()
         self._functions: dict[str, str] = {}
         self._helpers: dict[str, str] = {}
@@ -140,8 +179,13 @@ class _Writer:
             self._call(number, layer, code, arena)
             for number, (layer, code) in enumerate(zip(self._program.layers, codes, strict=True))
         ]
+        source = self._source(calls, arena)
+        if self._isa.bf16 and "BDOT(" not in source:
+            raise UsageError(
+                "--precision bf16: no layer of this model multiplies by constant float32 weights"
+            )
         return Emitted(
-            self._source(calls, arena),
+            source,
             self._weights.data(),
             self._isa,
             self._inputs,
@@ -149,6 +193,11 @@ class _Writer:
             arena.size,
             arena.bound,
             tuple(layer.op for layer in self._program.layers),
+            tuple(
+                Made(number, layer.name, layer.attrs["key"], str(layer.attrs["choice"]))
+                for number, layer in enumerate(self._program.layers)
+                if "key" in layer.attrs
+            ),
         )
 
     def _code(self, layer: Layer) -> Code:
@@ -190,15 +239,17 @@ class _Writer:
         return f"({cast})(a + {arena.offsets[root]})"
 
     def _source(self, calls: list[str], arena: Arena) -> str:
-        body = "\n".join(calls)
+        clock = _CLOCK.replace("@N", str(max(len(calls), 1))) if self._timed else ""
+        body = "\n".join(_clocked(calls) if self._timed else calls)
         functions = "\n\n".join(f"static void {n}{text}" for text, n in self._functions.items())
         helpers = "\n".join(self._helpers.values())
         used = _apart(f"{helpers}\n{functions}")
         return (
-            '#include "model.h"\n\n#include <math.h>\n#include <string.h>\n\n'
+            f'#include "model.h"\n\n#include <math.h>\n#include <string.h>\n\n{clock}'
             f"{vectors.prelude(self._isa)}\n"
             f"{vectors.integers(self._isa) if 'WDOT(' in used or 'q_v' in used else ''}"
             f"{vectors.bits(self._isa) if 'POPCOUNT(' in used else ''}"
+            f"{halves.PRELUDE if 'BDOT(' in used else ''}"
             f"{_prelude(used)}\n{used}\n\n"
             f"size_t model_arena_bytes(void) {{ return {arena.size}; }}\n"
             f"size_t model_weights_bytes(void) {{ return {self._weights.size}; }}\n\n"
@@ -219,6 +270,23 @@ class _Writer:
         )
 
 
+_CLOCK = """#include <time.h>
+uint64_t model_ns[@N];
+static uint64_t nx_now(void) {
+  struct timespec t;
+  timespec_get(&t, TIME_UTC);
+  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+"""
+
+
+def _clocked(calls: Sequence[str]) -> list[str]:
+    """Each call with a look at the clock behind it."""
+    look = "now = nx_now();\nmodel_ns[{}] = now - last;\nlast = now;"
+    timed = [f"{call}\n{look.format(number)}" for number, call in enumerate(calls)]
+    return ["uint64_t last = nx_now(), now;", *timed] if calls else []
+
+
 def signature(inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
     """The declaration of the function that runs the model."""
     parts = ["void *arena", "const void *weights"]
@@ -236,7 +304,7 @@ def _prelude(used: str) -> str:
     """Of the small functions those that the source calls, with what they call in turn."""
     known = {
         **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
-        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(),
+        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(), **halves.helpers(),
         **blocked_map.helpers(), **blocked_pool.helpers(), **wide_integer.helpers(),
     }  # fmt: skip
     kept: list[str] = []

@@ -33,7 +33,7 @@ class NativeModel:
     def __init__(self, emitted: Emitted, library: Path, symbol: str = "model_run") -> None:
         if not runs_here(emitted.isa):
             raise MissingExtraError(
-                f"this machine has no {emitted.isa.name}; emit with --isa auto to run here"
+                f"this machine has no {emitted.isa.label}; emit with --isa auto to run here"
             )
         self.inputs = tuple(_info(p) for p in emitted.inputs)
         self.outputs = tuple(_info(p) for p in emitted.outputs)

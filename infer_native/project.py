@@ -9,6 +9,7 @@ from infer_native.build import FLAGS
 
 if TYPE_CHECKING:
     from infer_native.emit import Emitted, Port
+    from infer_native.tuning import Tuning
 
 _KINDS = {
     "float32": "f4", "float64": "f8", "int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8",
@@ -141,7 +142,7 @@ target_link_libraries(example model_static)
 """
 
 
-def readme(emitted: Emitted, checked: str) -> str:
+def readme(emitted: Emitted, checked: str, tuning: Tuning | None = None) -> str:
     """README.md: how to call it, the memory figures, what was verified."""
     rows = [
         f"| {kind} | `{p.name}` | {p.dtype} | {'x'.join(map(str, p.shape)) or 'scalar'} |"
@@ -166,5 +167,37 @@ The caller gives `model_run` an arena of {emitted.arena_bytes} bytes and the
 between calls: calls with different arenas may run at the same time. No plan for this order of
 layers has an arena below {emitted.arena_bound} bytes.
 
-Instructions: {emitted.isa.name}. Verified: {checked}.
+Instructions: {emitted.isa.label}. Verified: {checked}.
+{"" if tuning is None else _measured(emitted, tuning)}"""
+
+
+def tuning_rows(emitted: Emitted, tuning: Tuning) -> list[list[str]]:
+    """For each measured geometry: names of its layers, the geometry, the choice, all times."""
+    names: dict[str, list[str]] = {}
+    for made in emitted.choices:
+        if made.key in tuning.layers:
+            names.setdefault(made.key, []).append(made.layer)
+    rows = []
+    for key, layers in names.items():
+        found = tuning.layers[key]
+        times = ", ".join(f"{name} {t:g}" for name, t in found.microseconds.items())
+        rows.append([", ".join(layers), key, found.choice, times])
+    return rows
+
+
+def _measured(emitted: Emitted, tuning: Tuning) -> str:
+    bars = str.maketrans("|\n", "/ ")  # which would end a cell
+    rows = [
+        f"| {' | '.join(cell.translate(bars) for cell in row)} |"
+        for row in tuning_rows(emitted, tuning)
+    ]
+    return f"""
+The choices of these layers were measured with {tuning.compiler}; the first of each is the cost
+model's own. `direct` sums products, `winograd4` computes tiles of 4 x 4 outputs by Winograd's
+algorithm; the number behind is how many vectors wide the tiles of the product are. With
+`infertool convert --to c --tuning tuning.json` the same model gives the same files.
+
+| layers | shapes | choice | microseconds of one |
+|---|---|---|---|
+{chr(10).join(rows)}
 """

@@ -118,6 +118,9 @@ def winograd_size(layer: Layer, isa: Isa, where: Window) -> int:
     """Outputs along a side of a tile of Winograd's algorithm; 0 where a direct sum is cheaper."""
     if where.kernel != (3, 3) or where.strides != (1, 1) or where.dilations != (1, 1):
         return 0
+    if "winograd" in layer.attrs:  # as `tune` measured
+        size: int = layer.attrs["winograd"]
+        return size
     costs = {size: winograd_cost(layer, isa, size) for size in (0, *winograd.POINTS)}
     best = min(costs, key=lambda size: costs[size])
     return best if costs[best] < WORTH * costs[0] else 0
@@ -129,7 +132,8 @@ def winograd_cost(layer: Layer, isa: Isa, size: int) -> float:
     outputs, inputs = layer.input(1).shape[:2]
     columns, blocks = -(-outputs // isa.lanes), -(-inputs // isa.lanes)
     if not size:
-        return float(samples * rows * out * 9 * inputs * columns)
+        direct = float(samples * rows * out * 9 * inputs * columns)
+        return direct / 2 if isa.bf16 else direct
     points, tiles = (size + 2) ** 2, -(-rows // size) * -(-out // size)
     count = winograd.chunk(tiles, blocks * isa.lanes, columns * isa.lanes, size)
     products = points * tiles * inputs * columns

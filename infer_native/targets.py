@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from infer_native.isa import find_isa, runs_here
+from infer_native.isa import runs_here
 from infer_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from infer_native.isa import Isa
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,9 @@ def find_target(name: str) -> Target | None:
     return TARGETS[name]
 
 
-def can_run(target: Target | None, isa: str) -> bool:
+def can_run(target: Target | None, isa: Isa) -> bool:
     """Does code for the target and the instructions run on this machine?"""
-    if not runs_here(find_isa(isa)):
+    if not runs_here(isa):
         return False
     if target is None:
         return True

@@ -290,6 +290,24 @@ class Convert(Talk, Output, ImportOptions, Shapes, SizeGate, Explain, OptimizeCo
     compiler: str = field(
         default="auto", metadata={"help": "Compiler of emitted C: zig, gcc, clang, cc."}
     )
+    precision: str = field(
+        default="fp32",
+        metadata={
+            "help": "Products with constant weights in emitted C: fp32, or bf16, which keeps the "
+            "weights in half the bytes and needs --isa avx512 and a processor with avx512_bf16."
+        },
+    )
+    tune: bool = field(
+        default=False,
+        metadata={
+            "help": "Measure the algorithms and tiles of every layer of emitted C on this machine "
+            "and take the fastest; the record is tuning.json in the folder."
+        },
+    )
+    tuning: Path | None = field(
+        default=None,
+        metadata={"help": "A tuning.json of --tune to take the choices from.", "metavar": "FILE"},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
     python benchmarks/native/run.py [--cache FOLDER] [--resnet FILE] [--only TEXT] [--seconds S]
 
-One thread, batch 1, every engine by turns in one process, medians in microseconds. Peers are ONNX
+One thread, batch 1, every engine by turns in one process, medians in microseconds; "ours bf16" is
+the C of `--precision bf16`, to be read beside OpenVINO as it decides by itself. Peers are ONNX
 Runtime, OpenVINO (in float32, and as it decides by itself), LiteRT where there is a TFLite file of
 the network, and ncnn and MNN where their wheels are installed (pip install ncnn pnnx mnn). int8
 models come from `infertool quantize`. Ratios are to the best peer that computes in float32, for
@@ -34,7 +35,8 @@ import peers  # noqa: E402
 from models import Case, cases, quantised  # noqa: E402
 
 from infer_native import NativeModel, build_library, emit_model  # noqa: E402
-from infer_runtime.errors import InferError  # noqa: E402
+from infer_native.isa import ISAS, at_precision, runs_here  # noqa: E402
+from infer_runtime.errors import InferError, UsageError  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +47,7 @@ CACHE = Path.home() / ".cache" / "infertool"
 FP32, INT8, WORST = 0.85, 0.75, 1.05  # geometric means, and the largest ratio of one model
 OWN = {"fp32": {"EfficientNet-Lite0": 0.87}, "int8": {"EfficientNet-Lite0": 0.70}}
 TEXT, COMPILE, EMISSION, ARENA = 300_000, 10.0, 5.0, 1.05
-REDUCED = ("OV bf16",)  # no float32: shown, not compared
+REDUCED = ("ours bf16", "OV bf16")  # no float32: shown, not compared
 INTEGER_PEERS = ("ORT", "OpenVINO")
 
 
@@ -112,7 +114,8 @@ def head(kind: str) -> str:
 
 
 def _columns(kind: str) -> list[str]:
-    return ["ours", *(peers.PEERS if kind == "fp32" else INTEGER_PEERS)]
+    own = ["ours", "ours bf16"] if kind == "fp32" else ["ours"]
+    return [*own, *(peers.PEERS if kind == "fp32" else INTEGER_PEERS)]
 
 
 def measure(case: Case, kind: str, options: argparse.Namespace) -> Row | None:
@@ -130,8 +133,10 @@ def measure(case: Case, kind: str, options: argparse.Namespace) -> Row | None:
             print(f"{case.name:26} {error}", flush=True)
             return None
         runs: dict[str, Run] = {"ours": native}
-        for name in _columns(kind)[1:]:
-            if (run := _opened(name, case, path, Path(work))) is not None:
+        if kind == "fp32" and (short := _in_bf16(case, options.compiler, Path(work))) is not None:
+            runs["ours bf16"] = short
+        for name in _columns(kind):
+            if name in peers.PEERS and (run := _opened(name, case, path, Path(work))) is not None:
                 runs[name] = run
         row.times, row.least = interleaved(runs, options.seconds)
     _judge(row, kind)
@@ -158,6 +163,19 @@ def _ours(case: Case, path: Path, compiler: str, work: Path) -> tuple[Row, Run]:
     arena = emitted.arena_bytes / max(emitted.arena_bound, 1)
     row = Row(case.name, {}, {}, error, text, arena, seconds, emission)
     return row, native.bind(case.feeds)
+
+
+def _in_bf16(case: Case, compiler: str, work: Path) -> Run | None:
+    """Emitted with `--precision bf16`; None where the processor or the model has no use for it."""
+    if not runs_here(at_precision(ISAS["avx512"], "bf16")):
+        return None
+    shapes = {n: v.shape for n, v in case.feeds.items()}
+    try:
+        emitted = emit_model(ir.load(case.path), shapes, "avx512", precision="bf16")
+    except UsageError:
+        return None
+    library = build_library(emitted, compiler=compiler, folder=work)
+    return NativeModel(emitted, library).bind(case.feeds)
 
 
 def _exact(path: Path, feeds: peers.Feeds) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infer_runtime.errors import UsageError
@@ -15,7 +15,8 @@ class Isa:
 
     `lanes` are the floats of a vector, 0 where only scalar code is emitted; `registers` the vectors
     that the processor holds; `flags` what gcc and clang need; `needs` the features in
-    /proc/cpuinfo that a machine must have to run the code.
+    /proc/cpuinfo that a machine must have to run the code. With `bf16` products of constant
+    weights round both factors to bfloat16 and add up in float32.
     """
 
     name: str
@@ -24,13 +25,20 @@ class Isa:
     registers: int
     flags: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    bf16: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name, and what else the code needs."""
+        return f"{self.name}+bf16" if self.bf16 else self.name
 
 
 ISAS = {
     isa.name: isa
     for isa in (
         Isa("scalar", "", 0, 16, ()),
-        Isa("sse", "x86", 4, 16, ("-msse4.1",), ("sse4_1",)),
+        # One register of sse is where a product lies before it is added.
+        Isa("sse", "x86", 4, 15, ("-msse4.1",), ("sse4_1",)),
         Isa("avx2", "x86", 8, 16, ("-mavx2", "-mfma"), ("avx2", "fma")),
         Isa(
             "avx512",
@@ -60,6 +68,29 @@ def find_isa(name: str) -> Isa:
     if name not in ISAS:
         raise UsageError(f"--isa {name!r}: expected one of auto, {', '.join(ISAS)}")
     return ISAS[name]
+
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def at_precision(isa: Isa, precision: str) -> Isa:
+    """The instruction set with products of that precision.
+
+    Raises:
+        UsageError: no such precision, or no instruction for it.
+
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    if precision == "fp32":
+        return isa
+    if isa.name != "avx512":
+        raise UsageError(
+            f"--precision bf16: --isa {isa.name} has no product of bfloat16 numbers; give "
+            "--isa avx512, whose code then needs avx512_bf16"
+        )
+    flags, needs = (*isa.flags, "-mavx512bf16"), (*isa.needs, "avx512_bf16")
+    return replace(isa, flags=flags, needs=needs, bf16=True)
 
 
 def best_here() -> Isa:

@@ -41,12 +41,16 @@ _ZEROS = {"avx2": _ZERO.format("vxorps %0, %0, %0"), "sse": _ZERO.format("xorps 
 _PAIRS = """typedef {v} WV;
 #define WLD(p) {load}((const {v} *)(const void *)(p))
 #define WDOT(c, v, w) ((vi){add}(({v})(c), {madd}(v, w)))
-static inline WV WSET(const int16_t *p) {{ int32_t n; memcpy(&n, p, 4); return {set}(n); }}
+static inline __attribute__((always_inline)) WV WSET(const int16_t *p) {{
+  int32_t n;
+  memcpy(&n, p, 4);
+  return {set}(n);
+}}
 #define VROUND(v) ((vf){round}(({f})(v), 8))
 """
 _FUSED = "#define VFMA(a, b, c) ((vf){fma}(({f})(a), ({f})(b), ({f})(c)))\n"
 # Without the instruction libm does it.
-_SPLIT = """static inline vf VFMA(vf a, vf b, vf c) {
+_SPLIT = """static inline __attribute__((always_inline)) vf VFMA(vf a, vf b, vf c) {
   vf r;
   for (int i = 0; i < VL; i++) r[i] = fmaf(a[i], b[i], c[i]);
   return r;
@@ -72,7 +76,7 @@ _INTEGERS = {
     "dotprod": """typedef int8x16_t WV;
 #define WLD(p) vld1q_s8(p)
 #define WDOT(c, v, w) ((vi)vdotq_s32((int32x4_t)(c), w, v))
-static inline WV WSET(const int8_t *p) {
+static inline __attribute__((always_inline)) WV WSET(const int8_t *p) {
   int32_t n;
   memcpy(&n, p, 4);
   return vreinterpretq_s8_s32(vdupq_n_s32(n));

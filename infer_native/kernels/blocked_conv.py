@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 from infer_native.cwriter import loop
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, fetched, pack, pad_columns, panels_of, product
+from infer_native.kernels.gemm import (
+    choose,
+    fetched,
+    measured,
+    pack,
+    pad_columns,
+    panels_of,
+    product,
+)
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -38,56 +46,97 @@ def conv(
     lines = height + (where.begins[0] + where.ends[0] if padded else 0)
     whole = kh == kw == 1 and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
-    tiles = choose(run, columns, isa.registers, isa.name == "avx512")
-    panels = panels_of(tiles)
+    embedded, pairs = isa.name == "avx512" and not isa.bf16, isa.bf16
+    panels = panels_of(choose(run, columns, isa.registers, embedded, measured(layer)))
     helpers: dict[str, str] = {}
+    filters = weights.transpose(0, 2, 3, 1).reshape(outputs, kh * kw, inputs)
+    # A number of the input, of which a block has `block`, is one channel of a pixel, or two.
+    depth, block = (-(-inputs // 2), lanes // 2) if pairs else (inputs, lanes)
+    table = "(const float *)t0" if pairs else "t0"
     tables = [
-        pack(weights.transpose(0, 2, 3, 1).reshape(outputs, kh * kw, inputs), panels, lanes),
+        pack(filters, panels, lanes, pairs=pairs),
         pad_columns(bias, columns, lanes),
         *epilogue.tables(columns, lanes),
     ]
     calls, at = [], 0
     for panel in panels:
         tile = panel.tile
-        fetch = fetched(run, tile, inputs, lanes) if whole else 0
-        name, text = product(tile, run, where.strides[1] * lanes, epilogue, fetch=fetch)
+        fetch = fetched(run, tile, depth, block) if whole else 0
+        name, text = product(
+            tile, run, where.strides[1] * block, epilogue, fetch=fetch, pairs=pairs
+        )
         helpers |= text
         place = f"{panel.first * rows * out * lanes} + r * {out * lanes}"
-        after = at + tile.columns * lanes * inputs if panel is not panels[-1] else at
-        ahead = f", t0 + {after}" if fetch else ""
+        after = at + tile.columns * lanes * depth if panel is not panels[-1] else at
+        ahead = f", {table} + {after}" if fetch else ""
         sample_out = f"n * {y.size // samples}"
         operands = epilogue.arguments(f"{sample_out} + {place}", 2, panel.first * lanes)
         calls.append(
-            f"{name}(in + r * {where.strides[0] * line * lanes}, t0 + {at}, "
+            f"{name}(in + r * {where.strides[0] * line * block}, {table} + {at}, "
             f"t1 + {panel.first * lanes}, y0 + n * {y.size // samples} + {place}{operands}, "
-            f"{run // tile.rows}, {inputs}, {lines * line * lanes}, {lanes}, {rows * out * lanes}, "
-            f"{kh}, {kw}, {where.dilations[0] * line * lanes}, {where.dilations[1] * lanes}"
+            f"{run // tile.rows}, {depth}, {lines * line * block}, {lanes}, {rows * out * lanes}, "
+            f"{kh}, {kw}, {where.dilations[0] * line * block}, {where.dilations[1] * block}"
             f"{ahead});"
         )
-        at += tile.columns * lanes * inputs * kh * kw
+        at += tile.columns * lanes * depth * kh * kw
     # Panels outside, rows inside: the weights of a panel are read once for all rows.
     body = "\n".join(loop("r", 1 if whole else rows, c) for c in calls)
     sample = f"x0 + n * {x.size // samples}"
-    if padded:
-        copy = _pad(blocks, height, width, where, lines, line, lanes)
+    if padded or pairs:
+        geometry = (blocks, height, width, where, lines, line, lanes)
+        if not pairs:
+            copy = _pad(*geometry)
+        elif padded:
+            copy = _pad_rounded(*geometry, inputs % lanes)
+        else:
+            copy = _rounded(blocks, height * width, lanes, inputs % lanes)
         body = f"float *in = (float *)s;\n{copy.replace('XP', f'({sample})')}\n{body}"
     else:
         body = f"const float *in = {sample};\n{body}"
-    scratch = 4 * blocks * lines * line * lanes if padded else 0
+    scratch = 4 * blocks * lines * line * block if padded or pairs else 0
     return Code(loop("n", samples, body), tables, scratch, helpers)
+
+
+def _rounded(blocks: int, pixels: int, lanes: int, real: int) -> str:
+    """All of the input as pairs; `real` channels of the last block count, or all where it is 0."""
+    whole = (blocks - 1 if real else blocks) * pixels
+    text = f"nx_pairs(XP, in, {whole});"
+    if real:
+        places = f"XP + {whole * lanes}, in + {whole * lanes // 2}"
+        text += f"\nnx_pair_part({places}, {pixels}, {real});"
+    return text
 
 
 def _pad(
     blocks: int, height: int, width: int, where: Window, lines: int, line: int, lanes: int
 ) -> str:
     """The input with a border of zeros, in the scratch memory."""
+    copy = f"memcpy(d + {where.begins[1] * lanes}, x, {4 * width * lanes});"
+    return _bordered(blocks, height, width, where, lines, line, lanes, lanes, copy)
+
+
+def _pad_rounded(
+    blocks: int, height: int, width: int, where: Window, lines: int, line: int, lanes: int,
+    real: int,
+) -> str:  # fmt: skip
+    """The same as pairs; `real` as in `_rounded`."""
+    place = f"d + {where.begins[1] * lanes // 2}"
+    copy = f"nx_pairs(x, {place}, {width});"
+    if real:
+        copy = f"if (c == {blocks - 1}) nx_pair_part(x, {place}, {width}, {real}); else {copy}"
+    return _bordered(blocks, height, width, where, lines, line, lanes, lanes // 2, copy)
+
+
+def _bordered(
+    blocks: int, height: int, width: int, where: Window, lines: int, line: int, lanes: int,
+    block: int, copy: str,
+) -> str:  # fmt: skip
     (top, left), right = where.begins, where.ends[1]
     row = (
-        f"float *d = in + (c * {lines} + r) * {line * lanes};\n"
-        f"if (r < {top} || r >= {top + height}) {{ memset(d, 0, {4 * line * lanes}); continue; }}\n"
-        f"memset(d, 0, {4 * left * lanes});\n"
-        f"memcpy(d + {left * lanes}, XP + (c * {height} + r - {top}) * {width * lanes}, "
-        f"{4 * width * lanes});\n"
-        f"memset(d + {(left + width) * lanes}, 0, {4 * right * lanes});"
+        f"float *d = in + (c * {lines} + r) * {line * block};\n"
+        f"if (r < {top} || r >= {top + height}) {{ memset(d, 0, {4 * line * block}); continue; }}\n"
+        f"memset(d, 0, {4 * left * block});\n"
+        f"const float *x = XP + (c * {height} + r - {top}) * {width * lanes};\n{copy}\n"
+        f"memset(d + {(left + width) * block}, 0, {4 * right * block});"
     )
     return loop("c", blocks, loop("r", lines, row))

@@ -9,7 +9,15 @@ import numpy as np
 
 from infer_native.cwriter import address, broadcast_strides, loop, names, nest
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import Epilogue, choose, pack, pad_columns, panels_of, product
+from infer_native.kernels.gemm import (
+    Epilogue,
+    choose,
+    measured,
+    pack,
+    pad_columns,
+    panels_of,
+    product,
+)
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -23,22 +31,42 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
     """Rows of x0 times a constant matrix [inputs, outputs], plus a bias [outputs]."""
     inputs, outputs = matrix.shape
     rows = layer.input(0).size // inputs
-    panels = panels_for(rows, outputs, isa)
+    panels = panels_for(rows, outputs, isa, measured(layer), pairs=isa.bf16)
     columns = -(-outputs // isa.lanes)
     tables = [
-        pack(matrix.T.reshape(outputs, 1, inputs), panels, isa.lanes),
+        pack(matrix.T.reshape(outputs, 1, inputs), panels, isa.lanes, pairs=isa.bf16),
         pad_columns(bias, columns, isa.lanes),
     ]
     helpers: dict[str, str] = {}
+    if isa.bf16:
+        return _rounded(panels, rows, inputs, outputs, isa, helpers, tables)
     body = calls(panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0")
     return Code(body, tables, 0, helpers)
+
+
+def _rounded(
+    panels: list[Panel], rows: int, inputs: int, outputs: int, isa: Isa, helpers: dict[str, str],
+    tables: list[Array],
+) -> Code:  # fmt: skip
+    """The same in bfloat16: x0 is rounded to pairs first."""
+    units = -(-inputs // 2)
+    row = f"nx_pair_row(x0 + i * {inputs}, in + i * {units}, {inputs});"
+    first = loop("i", rows, row)
+    if inputs % isa.lanes == 0:
+        first = f"nx_pairs(x0, in, {rows * inputs // isa.lanes});"
+    body = calls(
+        panels, rows, units, outputs, isa, helpers, "(const float *)t0", "t1", "in", "y0",
+        pairs=True,
+    )  # fmt: skip
+    scratch = 4 * rows * units + 4 * isa.lanes
+    return Code(f"float *in = (float *)s;\n{first}\n{body}", tables, scratch, helpers)
 
 
 def batched(layer: Layer, isa: Isa) -> Code:
     """Both matrices computed: B is brought into panels first, once for each of its matrices."""
     a, b, y = layer.input(0).shape, layer.input(1).shape, layer.output().shape
     rows, inputs, outputs = a[-2], a[-1], b[-1]
-    panels = panels_for(rows, outputs, isa)
+    panels = panels_for(rows, outputs, isa, measured(layer))
     columns = -(-outputs // isa.lanes)
     index, lead = names(len(y) - 2, "b"), y[:-2]
     at = [
@@ -57,10 +85,12 @@ def batched(layer: Layer, isa: Isa) -> Code:
     return Code(nest(index, lead, body), [zeros], scratch, helpers)
 
 
-def panels_for(rows: int, outputs: int, isa: Isa) -> list[Panel]:
+def panels_for(
+    rows: int, outputs: int, isa: Isa, width: int = 0, *, pairs: bool = False
+) -> list[Panel]:
     """How the columns of a product are parted."""
-    columns = -(-outputs // isa.lanes)
-    return panels_of(choose(rows, columns, isa.registers, isa.name == "avx512"))
+    columns, embedded = -(-outputs // isa.lanes), isa.name == "avx512" and not pairs
+    return panels_of(choose(rows, columns, isa.registers, embedded, width))
 
 
 def _packing(panels: list[Panel], inputs: int, outputs: int, isa: Isa) -> str:
@@ -80,20 +110,21 @@ def _packing(panels: list[Panel], inputs: int, outputs: int, isa: Isa) -> str:
 
 def calls(
     panels: list[Panel], rows: int, inputs: int, outputs: int, isa: Isa, helpers: dict[str, str],
-    weights: str, bias: str, a: str, y: str,
+    weights: str, bias: str, a: str, y: str, *, pairs: bool = False,
 ) -> str:  # fmt: skip
     """C that calls a product for each panel: y[rows, outputs] = a[rows, inputs] times weights."""
     lines, at, lanes = [], 0, isa.lanes
+    block = lanes // 2 if pairs else lanes
     for panel in panels:
         tile = panel.tile
         end = (panel.first + tile.columns) * lanes
         partial = end > outputs
-        name, text = product(tile, rows, inputs, Epilogue(), partial=partial)
+        name, text = product(tile, rows, inputs, Epilogue(), partial=partial, pairs=pairs)
         helpers |= text
         part = f", {lanes - (end - outputs)}" if partial else ""
         lines.append(
             f"{name}({a}, {weights} + {at}, {bias} + {panel.first * lanes}, "
-            f"{y} + {panel.first * lanes}, {rows // tile.rows}, {inputs}, {lanes}, {outputs}, "
+            f"{y} + {panel.first * lanes}, {rows // tile.rows}, {inputs}, {block}, {outputs}, "
             f"{lanes}, 1, 1, 0, 0{part});"
         )
         at += tile.columns * lanes * inputs

@@ -22,14 +22,15 @@ def Gather(layer: Layer) -> Code:
     """Slices of an axis; an index outside is brought inside."""
     x, indices = layer.input(0), layer.input(1)
     axis = layer.attrs.get("axis", 0) % len(x.shape)
-    outer, size, inner = _around(x.shape, axis)
+    outer, size, inner = around(x.shape, axis)
     at = _index("x1[j]", size)
     line = f"y0[(i * {indices.size} + j) * {inner} + k] = x0[(i * {size} + g) * {inner} + k];"
     body = f"const long g = {at};\n" + nest(("k",), (inner,), line)
     return Code(nest(("i", "j"), (outer, indices.size), body))
 
 
-def _around(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
+def around(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
+    """Elements before, along and behind an axis."""
     return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
 
 
@@ -130,7 +131,7 @@ def CumSum(layer: Layer) -> Code:
     """Running sums along a constant axis."""
     x, axis = layer.input(0), layer.constant(1)
     assert axis is not None
-    outer, size, inner = _around(x.shape, int(axis.reshape(())) % len(x.shape))
+    outer, size, inner = around(x.shape, int(axis.reshape(())) % len(x.shape))
     place = f"{size - 1} - j" if layer.attrs.get("reverse", 0) else "j"
     at = f"(i * {size} + {place}) * {inner} + k"
     add, store = f"sum += x0[{at}];", f"y0[{at}] = sum;"
@@ -143,7 +144,7 @@ def CumSum(layer: Layer) -> Code:
 def ArgMax(layer: Layer) -> Code:
     """The first (or last) place of the largest (or smallest) element."""
     x = layer.input(0)
-    outer, size, inner = _around(x.shape, layer.attrs.get("axis", 0) % len(x.shape))
+    outer, size, inner = around(x.shape, layer.attrs.get("axis", 0) % len(x.shape))
     sign = ">" if layer.op == "ArgMax" else "<"
     sign += "=" if layer.attrs.get("select_last_index", 0) else ""
     at = f"x0[(i * {size} + j) * {inner} + k]"
@@ -161,7 +162,7 @@ def TopK(layer: Layer) -> Code:
     x = layer.input(0)
     count = layer.constant(1)
     assert count is not None
-    outer, size, inner = _around(x.shape, layer.attrs.get("axis", -1) % len(x.shape))
+    outer, size, inner = around(x.shape, layer.attrs.get("axis", -1) % len(x.shape))
     k = int(count.reshape(()))
     if not layer.has_output(0) or not layer.has_output(1):
         raise layer.refused("TopK needs both outputs")
@@ -195,7 +196,7 @@ def Compress(layer: Layer) -> Code:
     kept = np.flatnonzero(condition).astype(np.int32)
     if "axis" not in layer.attrs:
         return Code(nest(("j",), (len(kept),), "y0[j] = x0[t0[j]];"), [kept])
-    outer, size, inner = _around(x.shape, layer.attrs["axis"] % len(x.shape))
+    outer, size, inner = around(x.shape, layer.attrs["axis"] % len(x.shape))
     line = f"y0[(i * {len(kept)} + j) * {inner} + k] = x0[(i * {size} + t0[j]) * {inner} + k];"
     return Code(nest(("i", "j", "k"), (outer, len(kept), inner), line), [kept])
 

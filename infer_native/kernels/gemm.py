@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from infer_native.program import Array
+    from infer_native.program import Array, Layer
 
 UNROLL = 4
 LINE = 16  # floats of a cache line
@@ -94,7 +95,9 @@ class Panel:
 
 
 @lru_cache(maxsize=4096)
-def choose(rows: int, columns: int, registers: int, embedded: bool) -> tuple[Tile, ...]:
+def choose(
+    rows: int, columns: int, registers: int, embedded: bool, width: int = 0
+) -> tuple[Tile, ...]:
     """Tiles for panels from left to right, with the least work by a count of multiply-adds.
 
     Args:
@@ -102,17 +105,24 @@ def choose(rows: int, columns: int, registers: int, embedded: bool) -> tuple[Til
         columns: vectors of output channels.
         registers: of the processor.
         embedded: can it multiply by a number in memory without a register for it?
+        width: columns of a tile, where that was measured; 0 for any.
 
     """
     best: tuple[float, tuple[Tile, ...]] | None = None
-    for width in range(1, min(MAX_COLUMNS, columns) + 1):
-        widths = [width] * (columns // width) + ([columns % width] if columns % width else [])
+    for each in (width,) if width else range(1, min(MAX_COLUMNS, columns) + 1):
+        widths = [each] * (columns // each) + ([columns % each] if columns % each else [])
         found = [_best_height(rows, w, registers, embedded) for w in widths]
         cost = sum(c for c, _ in found)
         if best is None or cost < best[0]:
             best = cost, tuple(Tile(h, w) for w, (_, h) in zip(widths, found, strict=True))
     assert best is not None
     return best[1]
+
+
+def measured(layer: Layer) -> int:
+    """Columns of the layer's tiles, where `tune` found them; 0 where the count decides."""
+    width: int = layer.attrs.get("width", 0)
+    return width
 
 
 def _best_height(rows: int, width: int, registers: int, embedded: bool) -> tuple[float, int]:
@@ -154,18 +164,29 @@ def fetched(rows: int, tile: Tile, depth: int, lanes: int) -> int:
     return -(-floats // (LINE * steps))
 
 
-def pack(weights: Array, panels: Sequence[Panel], lanes: int) -> Array:
-    """[outputs, taps, inputs] as one panel after the other, each [taps, inputs, its outputs]."""
+def pack(weights: Array, panels: Sequence[Panel], lanes: int, *, pairs: bool = False) -> Array:
+    """[outputs, taps, inputs] as one panel after the other, each [taps, inputs, its outputs].
+
+    With `pairs` two inputs of an output lie side by side as bfloat16: [taps, pairs, outputs, 2].
+    """
     outputs, taps, inputs = weights.shape
+    each = 2 if pairs else 1
     total = sum(p.tile.columns for p in panels) * lanes
-    padded = np.zeros((total, taps, inputs), np.float32)
-    padded[:outputs] = weights
+    padded = np.zeros((total, taps, -(-inputs // each), each), np.float32)
+    padded.reshape(total, taps, -1)[:outputs, :, :inputs] = weights
     parts = []
     for panel in panels:
         first = panel.first * lanes
         part = padded[first : first + panel.tile.columns * lanes]
-        parts.append(np.ascontiguousarray(part.transpose(1, 2, 0)).reshape(-1))
-    return np.concatenate(parts)
+        parts.append(np.ascontiguousarray(part.transpose(1, 2, 0, 3)).reshape(-1))
+    packed = np.concatenate(parts)
+    return short(packed) if pairs else packed
+
+
+def short(array: Array) -> Array:
+    """float32 rounded to bfloat16, to the nearest and even one; its bits as uint16."""
+    bits: Array = array.astype(ml_dtypes.bfloat16).view(np.uint16)
+    return bits
 
 
 def pad_columns(vector: Array | None, columns: int, lanes: int) -> Array:
@@ -184,6 +205,7 @@ def product(
     *,
     partial: bool = False,
     fetch: int = 0,
+    pairs: bool = False,
 ) -> tuple[str, dict[str, str]]:
     """The name of the function for `rows` rows and its text; `step` is that of the rows of A.
 
@@ -192,11 +214,15 @@ def product(
     outputs `os` apart from row to row and `ops` from column to column; taps `rs` and `ks` apart.
     With `partial` a last argument says how many lanes of the last column are stored; with `fetch`
     that many cache lines of the next panel, which is the last argument, are asked for at a time.
+    With `pairs` a number of A or B is two of bfloat16: `depth` and the strides of A count them,
+    blocks have VL / 2.
     """
     rest = rows % tile.rows
     mark = f"_{epilogue.key}" if epilogue.key else ""
     name = f"gemm_{tile.rows}x{tile.columns}r{rest}_s{step}{mark}{'_p' if partial else ''}"
     name += f"_f{fetch}" if fetch else ""
+    name += "_h" if pairs else ""
+    block = "(VL / 2)" if pairs else "VL"
     operands, given = epilogue.parameters, epilogue.passed_on
     extra, more = (", int part", ", part") if partial else ("", "")
     if fetch:
@@ -204,11 +230,11 @@ def product(
     arguments = f"a, b, bias, o{given}, depth, aps, os, ops, kh, kw, rs, ks{more}"
     moves = " ".join(f"{o} += {tile.rows} * os;" for o in ("o", *epilogue.operands))
     if fetch:
-        moves += f" ahead += {LINE * fetch} * (depth / VL) * (VL / {UNROLL});"
-    tiles = [_tile(name, tile.rows, tile.columns, step, epilogue, partial, fetch)]
+        moves += f" ahead += {LINE * fetch} * (depth / {block}) * ({block} / {UNROLL});"
+    tiles = [_tile(name, tile.rows, tile.columns, step, epilogue, partial, fetch, pairs)]
     last = ""
     if rest:
-        tiles.append(_tile(name, rest, tile.columns, step, epilogue, partial, fetch))
+        tiles.append(_tile(name, rest, tile.columns, step, epilogue, partial, fetch, pairs))
         last = f"  {name}_{rest}({arguments});\n"
     text = (
         f"static void {name}(const float *a, const float *b, const float *bias, float *o{operands},"
@@ -221,11 +247,13 @@ def product(
 
 
 def _tile(
-    name: str, rows: int, columns: int, step: int, epilogue: Epilogue, partial: bool, fetch: int
-) -> str:
+    name: str, rows: int, columns: int, step: int, epilogue: Epilogue, partial: bool, fetch: int,
+    pairs: bool,
+) -> str:  # fmt: skip
     """The innermost function: all accumulators are variables of their own."""
     operands = epilogue.parameters
     extra = (", int part" if partial else "") + (", const float *ahead" if fetch else "")
+    block = "(VL / 2)" if pairs else "VL"
     ask = " ".join(f"__builtin_prefetch(ahead + {LINE * n}, 0, 2);" for n in range(fetch))
     head = (
         f"static inline __attribute__((always_inline)) void {name}_{rows}(const float *a, "
@@ -239,18 +267,19 @@ def _tile(
     lines += [
         "  for (long y = 0; y < kh; y++) for (long x = 0; x < kw; x++) {",
         "    const float *p = a + y * rs + x * ks;",
-        "    for (long n = depth / VL; n; n--) {",
+        *(["    HIDE(p);"] if rows > 1 else []),  # gcc would carry numbers from tap to tap
+        f"    for (long n = depth / {block}; n; n--) {{",
         "      const float *next = p + aps;",
         "#pragma GCC unroll 1",
-        f"      for (int u = 0; u < VL; u += {UNROLL}) {{",
+        f"      for (int u = 0; u < {block}; u += {UNROLL}) {{",
         *([f"        {ask} ahead += {LINE * fetch};"] if fetch else []),
-        *(f"        {line}" for line in _steps(rows, columns, step)),
+        *(f"        {line}" for line in _steps(rows, columns, step, pairs)),
         f"        b += {UNROLL * columns} * VL;",
         "      }",
         "      p = next;",
         "    }",
-        "    for (long n = depth % VL; n; n--) {",
-        f"      {_step(rows, columns, step, 0, 0)}",
+        f"    for (long n = depth % {block}; n; n--) {{",
+        f"      {_step(rows, columns, step, 0, 0, pairs)}",
         "      p++;",
         "      HIDE(p);",  # else gcc carries numbers of overlapping rows to the next turn
         f"      b += {columns} * VL;",
@@ -263,23 +292,33 @@ def _tile(
     return "\n".join([*lines, "}"])
 
 
-def _steps(rows: int, columns: int, step: int) -> list[str]:
+def _steps(rows: int, columns: int, step: int, pairs: bool) -> list[str]:
     """Lines for UNROLL steps, after which p has moved on.
 
     Where rows overlap, a later step meets numbers of an earlier one. The compiler must not know:
-    it would keep them in registers that the sums need.
+    it would keep them in registers that the sums need. A later turn meets them in any case.
     """
     if step >= UNROLL or rows == 1:
-        return [*(_step(rows, columns, step, u, u) for u in range(UNROLL)), f"p += {UNROLL};"]
-    return [f"{_step(rows, columns, step, 0, u)} p++; HIDE(p);" for u in range(UNROLL)]
+        return [
+            *(_step(rows, columns, step, u, u, pairs) for u in range(UNROLL)),
+            f"p += {UNROLL};" + (" HIDE(p);" if rows > 1 else ""),
+        ]
+    return [f"{_step(rows, columns, step, 0, u, pairs)} p++; HIDE(p);" for u in range(UNROLL)]
 
 
-def _step(rows: int, columns: int, step: int, k: int, line: int) -> str:
+def _step(rows: int, columns: int, step: int, k: int, line: int, pairs: bool) -> str:
     """Number k of each row times one line of the panel."""
     loads = " ".join(f"const vf b{j} = LD(b + {line * columns + j} * VL);" for j in range(columns))
     sums = " ".join(
-        f"{{ const float v = p[{m * step + k}]; "
-        + " ".join(f"c{m}_{j} += b{j} * v;" for j in range(columns))
+        (
+            f"{{ const vf v = VSET(p[{m * step + k}]); "
+            if pairs
+            else f"{{ const float v = p[{m * step + k}]; "
+        )
+        + " ".join(
+            f"c{m}_{j} = BDOT(c{m}_{j}, b{j}, v);" if pairs else f"c{m}_{j} += b{j} * v;"
+            for j in range(columns)
+        )
         + " }"
         for m in range(rows)
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from infer_native.cwriter import loop
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, pack, pad_columns, panels_of, product
+from infer_native.kernels.gemm import choose, measured, pack, pad_columns, panels_of, product
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -43,7 +43,7 @@ def conv_of_plain(
     (samples, inputs, height, width), (_, columns, rows, out, _) = x.shape, y.shape
     kh = weights.shape[2]
     line = width + where.begins[1] + where.ends[1]
-    panels = panels_of(choose(out, columns, isa.registers, isa.name == "avx512"))
+    panels = panels_of(choose(out, columns, isa.registers, isa.name == "avx512", measured(layer)))
     # Dilated filters become dense ones with zeros between: rare, and then still correct.
     span = (weights.shape[3] - 1) * where.dilations[1] + 1
     dense = np.zeros((*weights.shape[:3], span), np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 
 from infer_native.cwriter import literal, loop
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, panels_of
+from infer_native.kernels.gemm import choose, measured, panels_of
 from infer_native.kernels.vnni_depthwise import depthwise
 from infer_native.kernels.vnni_ops import (
     GROUP,
@@ -57,7 +57,7 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
     lines = height + where.begins[0] + where.ends[0] if padded else height
     whole = kh == kw == 1 and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
-    panels = panels_of(choose(run, columns, REGISTERS, embedded=False))
+    panels = panels_of(choose(run, columns, REGISTERS, False, measured(layer)))
     constants, zero = added(linear, layer.attrs, columns)
     tables = [pack(linear.weights, panels), *vectors(linear, columns), *constants]
     helpers: dict[str, str] = {}

@@ -8,7 +8,7 @@ import numpy as np
 
 from infer_native.cwriter import literal
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, panels_of
+from infer_native.kernels.gemm import choose, measured, panels_of
 from infer_native.kernels.vnni import pack, sums
 from infer_native.kernels.vnni_ops import GROUP, INLINE, LANES, REGISTERS, vectors
 
@@ -24,7 +24,7 @@ def matmul(layer: Layer) -> Code:
     shift: Shift | None = layer.attrs.get("shift")
     outputs, inputs = linear.weights.shape
     rows, columns = layer.input(0).size // inputs, -(-outputs // LANES)
-    panels = panels_of(choose(rows, columns, REGISTERS, embedded=False))
+    panels = panels_of(choose(rows, columns, REGISTERS, False, measured(layer)))
     weights = linear.weights.reshape(outputs, inputs, 1, 1)
     tables = [pack(weights, panels), *vectors(linear, columns)]
     if shift is not None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from infer_native.cwriter import literal, loop, nest
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, panels_of
+from infer_native.kernels.gemm import choose, measured, panels_of
 from infer_native.kernels.integer import lines_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Unit:
         return f"{self.dtype}_t"
 
 
+PRODUCT = 1  # register: where it lies before it is added
 UNITS = {
     "avx2": Unit(2, "int16", 0),
     "sse": Unit(2, "int16", 0),
@@ -62,7 +63,7 @@ def conv(layer: Layer, isa: Isa, where: Window, group: int) -> Code:
     padded = any(where.begins) or any(where.ends)
     whole = kh == kw == 1 and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
-    panels = panels_of(choose(run, columns, isa.registers, embedded=False))
+    panels = panels_of(choose(run, columns, isa.registers - PRODUCT, False, measured(layer)))
     steps = -(-inputs // unit.group)
     line, lines = width + sum(_ends(where, 1)), height + sum(_ends(where, 0))
     calls, at, helpers = [], 0, {}
@@ -97,7 +98,7 @@ def matmul(layer: Layer, isa: Isa) -> Code:
     unit, linear, lanes = UNITS[isa.name], _linear(layer), isa.lanes
     outputs, inputs = linear.weights.shape
     rows, columns = layer.input(0).size // inputs, -(-outputs // lanes)
-    panels = panels_of(choose(rows, columns, isa.registers, embedded=False))
+    panels = panels_of(choose(rows, columns, isa.registers - PRODUCT, False, measured(layer)))
     steps = -(-inputs // unit.group)
     wide = steps * unit.group
     weights = linear.weights.reshape(outputs, inputs, 1, 1)
@@ -208,11 +209,13 @@ def _tile(rows: int, columns: int, step: int, lanes: int, unit: Unit, store: str
     lines = [f"vi c{m}_{j} = LDI(bias + {j * lanes});" for j in range(columns) for m in range(rows)]
     lines += [
         f"const {unit.ctype} *b = weights;",
+        f"long each = {each};",
+        "HIDE(steps); HIDE(each);",  # else gcc unrolls loops of few steps whole, and spills
         "for (long y = 0; y < kh; y++) for (long x = 0; x < kw; x++) {",
         f"const {unit.ctype} *p = a + y * rs + x * ks;",
         f"for (long n = steps / {each}; n; n--) {{ const {unit.ctype} *next = p + aps;",
         "#pragma GCC unroll 1",  # gcc would add products of several steps first, and spill
-        f"for (int u = 0; u < {each}; u++) {{ {inner} }} p = next; }}",
+        f"for (long u = each; u; u--) {{ {inner} }} p = next; }}",
         f"for (long n = steps % {each}; n; n--) {{ {inner} }}",
         "}",
     ]

@@ -15,7 +15,15 @@ import numpy as np
 
 from infer_native.cwriter import literal, loop
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, fetched, pack, pad_columns, panels_of, product
+from infer_native.kernels.gemm import (
+    choose,
+    fetched,
+    measured,
+    pack,
+    pad_columns,
+    panels_of,
+    product,
+)
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -37,7 +45,7 @@ def conv(
     samples, tiles = x.shape[0], -(-y.shape[2] // size) * -(-y.shape[3] // size)
     inputs, columns = weights.shape[1], y.shape[1]
     count = chunk(tiles, x.shape[1] * lanes, columns * lanes, size)
-    panels = panels_of(choose(count, columns, isa.registers, isa.name == "avx512"))
+    panels = panels_of(choose(count, columns, isa.registers, isa.name == "avx512", measured(layer)))
     tables = [
         _packed(weights, panels, size, lanes),
         np.zeros(columns * lanes, np.float32),

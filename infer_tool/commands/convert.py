@@ -35,6 +35,8 @@ def run(config: Convert, ui: Terminal) -> Report:
     if config.to not in WRITERS:
         raise UsageError(f"--to {config.to!r}: expected one of {', '.join(WRITERS)}")
     if config.to == "onnx":
+        if config.tune or config.tuning is not None or config.precision != "fp32":
+            raise UsageError("--tune, --tuning and --precision are about emitted C; add --to c")
         check_output(config.output, config.force)
     else:
         check_c_options(config)

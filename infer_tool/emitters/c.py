@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from infer_native.emit import Emitted
     from infer_native.targets import Target
+    from infer_native.tuning import Tuning
 
 
 def check_folder(path: Path, force: bool) -> None:
@@ -60,7 +61,7 @@ def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
 
 def write_project(
     emitted: Emitted, folder: Path, *, checked: str, build: bool, compiler: str,
-    target: Target | None,
+    target: Target | None, tuning: Tuning | None = None,
 ) -> None:  # fmt: skip
     """All files of the folder; with `build` also the libraries.
 
@@ -72,6 +73,8 @@ def write_project(
         write_sources(emitted, folder)
         (folder / "main.c").write_text(example(emitted))
         (folder / "CMakeLists.txt").write_text(cmake(emitted))
-        (folder / "README.md").write_text(readme(emitted, checked))
+        (folder / "README.md").write_text(readme(emitted, checked, tuning))
+        if tuning is not None:
+            (folder / "tuning.json").write_text(tuning.text())
     if build:
         build_project(emitted, folder, compiler, None if target is None else target.triple)

@@ -257,3 +257,16 @@ def binary_network(case: tuple, *, last: float = 1) -> ir.Model:
         model.graph.register_initializer(value)
     del model.graph.inputs[1:]
     return model
+
+
+def with_constants(text: str, inputs: int, scale: float = 1.0) -> ir.Model:
+    """A model from text; what it takes behind the first inputs becomes seeded constants."""
+    rng = np.random.default_rng(3)
+    model = ir.from_onnx_text(text)
+    for value in list(model.graph.inputs[inputs:]):
+        assert value.shape is not None
+        numbers = (rng.normal(size=value.shape.numpy()) * scale).astype(np.float32)
+        value.const_value = ir.tensor(numbers)
+        model.graph.register_initializer(value)
+    del model.graph.inputs[inputs:]
+    return model

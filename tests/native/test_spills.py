@@ -1,7 +1,7 @@
 """The sums of inner loops stay in registers: hardly a vector goes to the stack and back.
 
-gcc keeps two sums of some tiles of AVX2 in memory; a tile with more sums than registers, or numbers
-carried from turn to turn, moves a third of what it reads.
+gcc keeps two sums of some tiles in memory, with SSE two more numbers; a tile with more sums than
+registers, or numbers carried from turn to turn, moves a third of what it reads.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KERNEL = re.compile(r"(gemm|dw|q|qm|qw|qdw)_\d")
-PRODUCTS = re.compile(r"\bv(fn?madd|pdpbusd|pmaddwd|mulps)|\bpmaddwd|\bmulps")
+PRODUCTS = re.compile(r"\bv(fn?madd|pdpbusd|dpbf16|pmaddwd|mulps)|\bpmaddwd|\bmulps")
+CALL = re.compile(r"\bcall\b")
 STACK = re.compile(r"%[xyz]mm\d+.*-?\w*\(%r[sb]p\)|\(%r[sb]p\).*%[xyz]mm\d+")
 FEWEST = 4  # products that make a loop an inner loop of a kernel
-SHARE = 0.05  # of the instructions that may move a vector from or to the stack
-CASES = [(k, "avx512") for k in ("convolutions", "integer", "winograd")]
-CASES += [(k, "avx2") for k in ("convolutions", "winograd")]
+SHARE = {"avx512": 0.05, "avx2": 0.05, "sse": 0.08}  # of the instructions that may use the stack
+CASES = [(k, "avx512") for k in ("convolutions", "integer", "winograd", "bf16")]
+CASES += [(k, isa) for k in ("convolutions", "integer", "winograd") for isa in ("avx2", "sse")]
 
 
 def inner_loops(assembly: str) -> list[tuple[str, list[str]]]:
@@ -55,8 +56,9 @@ def test_no_inner_loop_spills(tmp_path: Path, kind: str, isa: str) -> None:
     if kind == "integer":
         model = integer_network()
     else:
-        model = ir.from_proto(convolutions()) if kind == "convolutions" else chained(1, 64, 14)[0]
-    emitted = emit_model(model, isa=isa)
+        network = kind in ("convolutions", "bf16")
+        model = ir.from_proto(convolutions()) if network else chained(1, 64, 14)[0]
+    emitted = emit_model(model, isa=isa, precision="bf16" if kind == "bf16" else "fp32")
     write_sources(emitted, tmp_path)
     subprocess.run(
         [gcc, *FLAGS, *emitted.isa.flags, "-fno-inline", "-S", "model.c", "-o", "model.s"],
@@ -67,7 +69,8 @@ def test_no_inner_loop_spills(tmp_path: Path, kind: str, isa: str) -> None:
         (f, body)
         for f, body in inner_loops((tmp_path / "model.s").read_text())
         if KERNEL.match(f) and sum(bool(PRODUCTS.search(x)) for x in body) >= FEWEST
-    ]
+        and not any(CALL.search(x) for x in body)  # of the rounding behind the sums
+    ]  # fmt: skip
     assert len(found) >= 1
     shares = {f: sum(bool(STACK.search(x)) for x in body) / len(body) for f, body in found}
-    assert not {f: share for f, share in shares.items() if share > SHARE}
+    assert not {f: share for f, share in shares.items() if share > SHARE[isa]}

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from networks import chained
+from networks import chained, with_constants
 
 from infer_native import emit_model, select
 from infer_native.isa import ISAS, runs_here
@@ -27,12 +27,7 @@ def test_tiles_at_every_border(native, monkeypatch, size: int, isa: str) -> None
     monkeypatch.setattr(select, "winograd_size", lambda *_: size)
     monkeypatch.setattr(winograd, "SECOND_CACHE", 150_000)
     rng = np.random.default_rng(3)
-    model = ir.from_onnx_text(MODEL)
-    for value in list(model.graph.inputs[1:]):
-        numbers = (rng.normal(size=value.shape.numpy()) * 0.1).astype(np.float32)
-        value.const_value = ir.tensor(numbers)
-        model.graph.register_initializer(value)
-    del model.graph.inputs[1:]
+    model = with_constants(MODEL, 1, 0.1)
     x = (rng.normal(size=(2, 40, 11, 14)) + 0.5).astype(np.float32)
     assert f"wg_in{size}" in emit_model(model, isa=isa).source
     got = native(model, {"x": x}, isa)
