@@ -137,6 +137,47 @@ _SIGNS_512 = """static inline void nx_signs(const float *x, const float *t, uint
 """
 
 
+# VL x VL numbers, rows become columns: `xs` and `ys` are the steps from row to row.
+_TURN = """static inline void nx_turn(const float *x, long xs, float *y, long ys) {{
+{body}
+}}
+"""
+
+
+def turning(isa: Isa) -> str:
+    """The function nx_turn, by pairs of rows that swap halves, quarters and so on."""
+    lanes = isa.lanes
+    lines = [f"  vf a{i} = LD(x + {i} * xs);" for i in range(lanes)]
+    step = lanes // 2
+    while step:
+        for low in range(lanes):
+            if low & step:
+                continue
+            high = low | step
+            first = [n if not n & step else lanes + (n ^ step) for n in range(lanes)]
+            second = [n | step if not n & step else lanes + n for n in range(lanes)]
+            lines.append(
+                f"  {{ const vf u = a{low}, v = a{high}; a{low} = SHUFFLE(u, v, {_listed(first)}); "
+                f"a{high} = SHUFFLE(u, v, {_listed(second)}); }}"
+            )
+        step //= 2
+    lines += [f"  ST(y + {i} * ys, a{i});" for i in range(lanes)]
+    return _SHUFFLE + _TURN.format(body="\n".join(lines))
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+_SHUFFLE = """#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t vp __attribute__((vector_size(4 * VL)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vp){__VA_ARGS__})
+#endif
+"""
+
+
 def closing(isa: Isa) -> str:
     """What ends the source."""
     if isa.name not in _TARGETS:
