@@ -12,10 +12,10 @@ from infer_native.cwriter import indent
 from infer_native.isa import find_isa, vectors
 from infer_native.kernels import (
     Code,
-    binary,
     elementwise,
     find_kernel,
     gather,
+    plain_binary,
     quantized,
     vnni_bytes,
     vnni_matmul,
@@ -196,7 +196,7 @@ class _Writer:
             f"{vectors.prelude(self._isa)}\n"
             f"{vectors.integers(self._isa) if 'WDOT(' in used or 'q_v' in used else ''}"
             f"{vectors.turning(self._isa) if 'nx_turn(' in used else ''}"
-            f"{vectors.bits(self._isa) if 'POPCOUNT(' in used else ''}"
+            f"{vectors.bits(self._isa) if 'POPCOUNT(' in used or 'nx_signs(' in used else ''}"
             f"{_prelude(used)}\n{helpers}\n{functions}\n\n"
             f"size_t model_arena_bytes(void) {{ return {arena.size}; }}\n"
             f"size_t model_weights_bytes(void) {{ return {self._weights.size}; }}\n\n"
@@ -229,7 +229,7 @@ def _prelude(used: str) -> str:
     """Of the small functions those that the source calls, with what they call in turn."""
     known = {
         **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
-        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(),
+        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **plain_binary.helpers(),
     }  # fmt: skip
     kept: list[str] = []
     for name, text in reversed(known.items()):

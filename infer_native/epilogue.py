@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from infer_native.kernels.binary import fits, rounded
 from infer_native.kernels.gemm import Epilogue
 from infer_native.program import Layer, Tensor
 from infer_native.select import fast_conv, fast_integer
@@ -12,7 +15,7 @@ from infer_native.select import fast_conv, fast_integer
 if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.kernels.elementwise import Step
-    from infer_native.program import Program
+    from infer_native.program import Array, Program
 
 MAX_OPERANDS = 2
 MAX_RATIO = 2**20  # of scales: up to it every sum fits into int32
@@ -29,7 +32,8 @@ def fuse_epilogues(program: Program, isa: Isa) -> None:
     result: list[Layer | None] = list(program.layers)
     taken: set[int] = set()
     for index, layer in enumerate(program.layers):
-        if fast_conv(layer, isa) is None or layer.output().root in kept:
+        binary = layer.op == "_BConv" and fits(layer, isa)
+        if not (binary or fast_conv(layer, isa)) or layer.output().root in kept:
             continue
         readers = users.get(layer.output().root, [])
         if not readers or any(r is not readers[0] for r in readers) or id(readers[0]) in taken:
@@ -73,6 +77,7 @@ def _dense(conv: Layer, isa: Isa) -> bool:
 
 
 def _joined(conv: Layer, chain: Layer) -> Layer | None:
+    binary = conv.op == "_BConv"
     if chain.op != "_Map" or chain.output().shape != conv.output().shape:
         return None
     steps = chain.attrs["steps"]
@@ -81,6 +86,8 @@ def _joined(conv: Layer, chain: Layer) -> Layer | None:
     names: list[str] = []
     constants: list[float] = []
     operands: list[Tensor] = []
+    channels: list[Array] = []
+    shape = (chain.output().shape[1], 1, 1)
     for tensor in chain.inputs:
         assert tensor is not None
         if tensor is conv.output():
@@ -91,13 +98,19 @@ def _joined(conv: Layer, chain: Layer) -> Layer | None:
         elif tensor.shape == chain.output().shape and tensor.root.data is None:
             names.append(f"LD(q{len(operands)} + @AT)")
             operands.append(tensor)
+        elif binary and tensor.root.data is not None and tensor.shape in (shape, (1, *shape)):
+            names.append(f"LD(h + {len(channels)} * @WIDTH + @COLUMN)")
+            channels.append(tensor.root.data.reshape(-1))
         else:
             return None
     if len(operands) > MAX_OPERANDS:
         return None
     epilogue = _epilogue(names, steps, len(operands), tuple(constants))
-    attrs = {**conv.attrs, "epilogue": epilogue, "operands": operands}
-    return Layer("Conv", chain.name, list(conv.inputs), chain.outputs, attrs)
+    attrs = {**conv.attrs, "operands": operands}
+    attrs["epilogue"] = rounded(epilogue) if binary else epilogue
+    if channels:
+        attrs["channels"] = np.stack(channels)
+    return Layer(conv.op, chain.name, list(conv.inputs), chain.outputs, attrs)
 
 
 def _epilogue(

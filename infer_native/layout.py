@@ -58,6 +58,7 @@ class _Assignment:
             self._layer(layer)
         for tensor in self._program.outputs:
             self._as_plain(tensor)
+        self._drop_unread()
         self._program.layers = self._layers
 
     def _layer(self, layer: Layer) -> None:
@@ -147,13 +148,44 @@ class _Assignment:
         return True
 
     def _binary(self, layer: Layer) -> bool:
-        if layer.op != "_BConv":
+        """Images of float32 become bits first; rows are plain."""
+        if layer.op == "_BRows":
+            self._as_plain(layer.input(0))
+            self._plain.add(layer.output().root)
+            layer.attrs["code"] = lambda fast: binary.rows(fast, self._isa)
+            self._layers.append(layer)
+            return True
+        if layer.op != "_BConv" or not binary.fits(layer, self._isa):
             return False
-        attrs = {**layer.attrs, "code": lambda fast: binary.conv(fast, self._isa)}
-        first = self._as_blocked(layer.input(0))
+        residuals = [self._as_blocked(t) for t in layer.attrs.get("operands", [])]
+        inputs: list[Tensor | None] = [self._bits(layer), *residuals]
+        image = binary.image_of(layer, self._isa)
+        attrs = {**layer.attrs, "shape": layer.input(0).shape, "image": image, "signs": []}
+        attrs["code"] = lambda fast: binary.conv(fast, self._isa)
         made: list[Tensor | None] = [self._new(layer.output())]
-        self._layers.append(Layer(layer.op, layer.name, [first], made, attrs))
+        self._layers.append(Layer(layer.op, layer.name, inputs, made, attrs))
         return True
+
+    def _bits(self, layer: Layer) -> Tensor:
+        """What a binary convolution reads; one that computes its input writes it on its way."""
+        first, signs = self._as_blocked(layer.input(0)), binary.signs_of(layer, self._isa)
+        made = binary.bits_tensor(first.name, first.shape[0], signs.image)
+        before = next((x for x in self._layers if first in x.outputs), None)
+        if before is not None and before.op == "_BConv" and binary.writes_signs(self._isa):
+            before.attrs["signs"].append(signs)
+            before.outputs.append(made)
+        else:
+            attrs = {"signs": signs, "code": binary.sign}
+            self._layers.append(Layer("_Signs", first.name, [first], [made], attrs))
+        return made
+
+    def _drop_unread(self) -> None:
+        """Numbers of which only the bits are read are not stored."""
+        read = {t.root for x in self._layers for t in x.inputs if t is not None}
+        read |= {t.root for t in self._program.outputs}
+        for layer in self._layers:
+            if layer.op == "_BConv" and layer.attrs.get("signs") and layer.output() not in read:
+                layer.outputs[0] = None
 
     def _transposed(self, layer: Layer) -> bool:
         found = fast_transposed(layer, self._isa)

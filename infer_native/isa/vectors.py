@@ -124,19 +124,38 @@ _BITS = {
     "neon": _ARM_BITS,
     "dotprod": _ARM_BITS,
 }  # fmt: skip
-_SIGNS = """static inline void nx_signs(const float *x, const float *t, uint32_t *o, long c) {
-  uint32_t bits = 0;
-  for (int l = 0; l < VL; l++) bits |= (uint32_t)(x[l] >= t[l]) << l;
-  o[c * VL / 32] |= bits << (c * VL % 32);
+# Which numbers reach their limits, as bits: of vectors number c of a pixel, whose bits were 0.
+_SIGNS = {
+    "avx512": """#define NXS(o, v, t) do { \\
+  const uint16_t m_ = (uint16_t)_mm512_cmp_ps_mask((__m512)(v), (__m512)(t), _CMP_GE_OQ); \\
+  memcpy(o, &m_, 2); } while (0)
+static inline void nx_signs(const float *x, const float *t, uint8_t *o, long c) {
+  NXS(o + 2 * c, LD(x), LD(t));
 }
-"""
-_SIGNS_512 = """static inline void nx_signs(const float *x, const float *t, uint32_t *o, long c) {
-  const __m512 v = _mm512_loadu_ps(x), k = _mm512_loadu_ps(t);
-  o[c / 2] |= (uint32_t)_mm512_cmp_ps_mask(v, k, _CMP_GE_OQ) << (c % 2 * 16);
+""",
+    "avx2": """#define NXS(o, v, t) (*(o) = (uint8_t)_mm256_movemask_ps( \\
+  _mm256_cmp_ps((__m256)(v), (__m256)(t), _CMP_GE_OQ)))
+static inline void nx_signs(const float *x, const float *t, uint8_t *o, long c) {
+  NXS(o + c, LD(x), LD(t));
 }
+""",
+    "sse": """static inline void nx_signs(const float *x, const float *t, uint8_t *o, long c) {
+  const int m = _mm_movemask_ps(_mm_cmpge_ps((__m128)LD(x), (__m128)LD(t)));
+  o[c / 2] |= (uint8_t)(m << (c % 2 * 4));
+}
+""",
+    "neon": """static inline void nx_signs(const float *x, const float *t, uint8_t *o, long c) {
+  const uint32x4_t each = {1, 2, 4, 8};
+  const uint32x4_t m = vcgeq_f32((float32x4_t)LD(x), (float32x4_t)LD(t));
+  o[c / 2] |= (uint8_t)(vaddvq_u32(vandq_u32(m, each)) << (c % 2 * 4));
+}
+""",
+}
+# A word where it lies; a number that is rounded here.
+_WORDS = """typedef int32_t nxw __attribute__((aligned(1), may_alias));
+#define NXW(p) (*(const nxw *)(p))
+#define KEEP(v) __asm__("" : "+{register}"(v))
 """
-
-
 # VL x VL numbers, rows become columns: `xs` and `ys` are the steps from row to row.
 _TURN = """static inline void nx_turn(const float *x, long xs, float *y, long ys) {{
 {body}
@@ -209,5 +228,6 @@ typedef float vf __attribute__((vector_size({4 * isa.lanes}), aligned(4), may_al
 
 def bits(isa: Isa) -> str:
     """Definitions for binary kernels."""
-    signs = _SIGNS_512 if isa.name == "avx512" else _SIGNS
-    return f"{_WIDE}{_BITS[isa.name]}{signs}"
+    words = _WORDS.format(register="v" if isa.family == "x86" else "w")
+    signs = _SIGNS["neon" if isa.family == "arm" else isa.name]
+    return f"{_WIDE}{_BITS[isa.name]}{words}{signs}"
