@@ -61,13 +61,15 @@ def _conv(layer: Layer, x: Tensor, limit: Tensor) -> Layer | None:
 
 def _rows(layer: Layer, x: Tensor, limit: Tensor) -> Layer | None:
     attrs, weights = layer.attrs, layer.input(1)
-    if weights.root.data is None or len(weights.shape) != 2 or not layer.output().size:  # noqa: PLR2004
+    if weights.root.data is None or len(weights.shape) != 2 or not layer.output().size:
         return None
     if attrs.get("transA", 0) or {attrs.get("alpha", 1.0), attrs.get("beta", 1.0)} != {1.0}:
         return None
     threshold = _per_channel(limit, x.shape[-1], ())
     made = None if threshold is None else _binary(layer, threshold)
-    return made and Layer("_BRows", layer.name, [x], layer.outputs, {"binary": made})
+    if made is None:
+        return None
+    return Layer("_BRows", layer.name, [x], layer.outputs, {"binary": made})
 
 
 def _signed(where: Layer, producers: dict[Tensor, Layer]) -> tuple[Tensor, Tensor] | None:
@@ -111,7 +113,7 @@ def _binary(layer: Layer, threshold: Array) -> Binary | None:
     outputs = len(values)
     if levels is None or (bias is not None and bias.size not in (1, outputs)):
         return None
-    start = np.zeros(1) if bias is None else bias.root.data.reshape(-1)
+    start = np.zeros(1) if bias is None or bias.root.data is None else bias.root.data.reshape(-1)
     shape = (*values.shape[:2], *(1,) * (IMAGE - values.ndim), *values.shape[2:])
     return Binary(
         Levels(levels.signs.reshape(shape), levels.scale),

@@ -1,4 +1,4 @@
-"""Weights of one magnitude for an output: -1, 0 and 1 times a scale, which take 1 or 2 bits each."""
+"""Weights of one magnitude for an output: -1, 0 and 1 times a scale, 1 or 2 bits each."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@
         [--seconds S] [--compiler NAME]
 
 ResNet8 (a float .tflite, where given) and ResNet-18 with random weights, batch 1, one thread, every
-engine by turns in one process, medians in microseconds. Training is as short as it can be: speed does
-not depend on the weights. A network whose activations are binary too must be at least four times as
-fast as its source in the best engine (ONNX Runtime, OpenVINO in float32, LiteRT, ncnn, MNN: those
-that are here). One whose weights alone are must hold them packed, and lose at most a tenth of the
-speed of its source in emitted C. Exits 1 when one is missed.
+engine by turns in one process, medians in microseconds. Training is as short as it can be: speed
+does not depend on the weights. A network whose activations are binary too must be at least four
+times as fast as its source in the best engine (ONNX Runtime, OpenVINO in float32, LiteRT, ncnn,
+MNN: those that are here). One whose weights alone are must hold them packed, and lose at most a
+tenth of the speed of its source in emitted C. Exits 1 when one is missed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Tables of binary layers: weights as bits, and what sums begin with."""
+"""How bits lie in memory, those of images and of weights, and what sums of them begin with."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,63 @@ if TYPE_CHECKING:
     from infer_runtime.ops.window import Window
 
 BITS = 32  # of a word
+BYTE = 8
+WORD = BITS // BYTE  # bytes
+
+
+@dataclass(frozen=True)
+class Image:
+    """Where the bits of an image lie: `lines` of `line` pixels of `pitch` bytes, with a border.
+
+    The first pixel is number `first`; `size` bytes make a sample, a word more than are used.
+    """
+
+    lines: int
+    line: int
+    pitch: int
+    first: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of a sample."""
+        return (-(-self.lines * self.line * self.pitch // WORD) + 1) * WORD
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Bits that a layer makes of its result: where they lie, and the limit of each channel."""
+
+    image: Image
+    limits: Array
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What a filter reads of a line: `count` runs of `bytes`, `step` bytes apart."""
+
+    count: int
+    step: int
+    bytes: int
+
+    @property
+    def words(self) -> int:
+        """Words of a run."""
+        return -(-self.bytes // WORD)
+
+    @property
+    def rest(self) -> int:
+        """Bytes of the last word, where it is not full."""
+        return self.bytes % WORD
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where results go: steps from pixel to pixel and from column to column; lanes of the last."""
+
+    step: int
+    column: int
+    part: int = 0
+    stored: bool = True
 
 
 def packed(signs: Array, words: int) -> Array:

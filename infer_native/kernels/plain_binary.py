@@ -73,9 +73,7 @@ def BRows(layer: Layer) -> Code:
     count, more = _differ("in[k]", f"k * {outputs} + m", how, table=5)
     if more:
         tables.append(packed(by_word != 0, words))
-    sign = (
-        f"if (x0[r * {size} + k] >= t4[k]) in[k / {BITS}] |= (uint32_t)1 << (k % {BITS});"
-    )
+    sign = f"if (x0[r * {size} + k] >= t4[k]) in[k / {BITS}] |= (uint32_t)1 << (k % {BITS});"
     dot = (
         f"long differ = 0;\n{loop('k', words, count)}\n{_scaled('t1[m]', scale='t2')}\n"
         f"y0[r * {outputs} + m] = scaled + t3[m];"
@@ -97,8 +95,7 @@ def _differ(word: str, at: str, how: Binary, table: int = 7) -> tuple[str, bool]
 def _scaled(start: str, scale: str = "t4") -> str:
     """The product is rounded before the bias is added, as in the meaning of the function."""
     return (
-        f"const long sum = {start} - 2 * differ;\n"
-        f"volatile float scaled = {scale}[m] * (float)sum;"
+        f"const long sum = {start} - 2 * differ;\nvolatile float scaled = {scale}[m] * (float)sum;"
     )
 
 
