@@ -23,6 +23,13 @@ class Levels:
         """Is a weight 0 whose row is not?"""
         return bool((self.signs == 0).any())
 
+    @staticmethod
+    def of(weights: Array) -> Levels:
+        """The same for the weights in another order, [M, ...] too."""
+        found = levels_of(weights)
+        assert found is not None
+        return found
+
 
 def levels_of(weights: Array) -> Levels | None:
     """What the weights [M, ...] are made of, exactly; None where a row has two magnitudes.

@@ -151,6 +151,23 @@ static inline void nx_signs(const float *x, const float *t, uint8_t *o, long c) 
 }
 """,
 }
+# Vector number g of bits; a number or its negative by bits; 0 where bits are not set.
+_LEVELS = {
+    16: """typedef uint16_t nxh __attribute__((aligned(1), may_alias));
+#define NXB(b, g) (((const nxh *)(const void *)(b))[g])
+#define NXL(m, s) ((vf)_mm512_mask_blend_ps((__mmask16)(m), (__m512)(-(s)), (__m512)(s)))
+#define NXZ(m, v) ((vf)_mm512_maskz_mov_ps((__mmask16)(m), (__m512)(v)))
+""",
+    8: "#define NXB(b, g) ((b)[g])\n",
+    4: "#define NXB(b, g) ((b)[(g) / 2] >> (g) % 2 * 4)\n",
+}
+_LANES = """static inline vi nx_off(int32_t m) {{
+  const vi each = {{{each}}};
+  return (((vi){{0}} + m) & each) == 0;
+}}
+#define NXL(m, s) ((vf)((vi)(s) ^ (nx_off(m) & INT32_MIN)))
+#define NXZ(m, v) ((vf)((vi)(v) & ~nx_off(m)))
+"""
 # A word where it lies; a number that is rounded here.
 _WORDS = """typedef int32_t nxw __attribute__((aligned(1), may_alias));
 #define NXW(p) (*(const nxw *)(p))
@@ -224,6 +241,13 @@ typedef float vf __attribute__((vector_size({4 * isa.lanes}), aligned(4), may_al
 #define HIDE(p) __asm__("" : "+r"(p))
 #define VSET(x) ((vf){set_}(x))
 """
+
+
+def levels(isa: Isa) -> str:
+    """Definitions for weights that are held as bits."""
+    each = ", ".join(str(1 << lane) for lane in range(isa.lanes))
+    lanes = _LANES.format(each=each) if isa.lanes in (4, 8) else ""
+    return f"{_WIDE}{_LEVELS[isa.lanes]}{lanes}"
 
 
 def bits(isa: Isa) -> str:

@@ -101,9 +101,9 @@ class Product:
                 f", y{k + 1} + n * {image.size} + ({image.first} + r * {image.line}) * "
                 f"{image.pitch} + {first * lanes // 8}, t{number + k} + {first * lanes}"
             )
-        row = f"r * {self.strides[0] * self.image.line * self.image.pitch} + {offset}"
+        line = f"r * {self.strides[0] * self.image.line * self.image.pitch} + {offset}"
         return (
-            f"{name}(in + {row}, t0 + {at}, t1 + t2[r] * {columns * lanes} + {first * lanes}, t3, "
+            f"{name}(in + {line}, t0 + {at}, t1 + t2[r] * {columns * lanes} + {first * lanes}, t3, "
             f"t4 + {first * lanes}, t5 + {first * lanes}{given});"
         )
 

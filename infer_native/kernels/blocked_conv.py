@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from infer_native.cwriter import loop
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, fetched, pack, pad_columns, panels_of, product
+from infer_native.kernels.gemm import (
+    MAX_COLUMNS,
+    choose,
+    fetched,
+    pack,
+    pad_columns,
+    panels_of,
+    product,
+)
+from infer_native.kernels.spread import Spread, spreadable, widest
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -38,18 +47,20 @@ def conv(
     lines = height + (where.begins[0] + where.ends[0] if padded else 0)
     whole = kh == kw == 1 and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
-    tiles = choose(run, columns, isa.registers, isa.name == "avx512")
-    panels = panels_of(tiles)
+    levels = spreadable(weights)
+    most = MAX_COLUMNS if levels is None else widest(kh * kw * inputs, lanes)
+    panels = panels_of(choose(run, columns, isa.registers, isa.name == "avx512", most))
     helpers: dict[str, str] = {}
+    by_tap = weights.transpose(0, 2, 3, 1).reshape(outputs, kh * kw, inputs)
+    spread = None if levels is None else Spread(levels.of(by_tap), panels, isa)
     tables = [
-        pack(weights.transpose(0, 2, 3, 1).reshape(outputs, kh * kw, inputs), panels, lanes),
-        pad_columns(bias, columns, lanes),
-        *epilogue.tables,
-    ]
+        pack(by_tap, panels, lanes) if spread is None else spread.table,
+        pad_columns(bias, columns, lanes), *epilogue.tables,
+    ]  # fmt: skip
     calls, at = [], 0
     for panel in panels:
         tile = panel.tile
-        fetch = fetched(run, tile, inputs, lanes) if whole else 0
+        fetch = fetched(run, tile, inputs, lanes) if whole and spread is None else 0
         name, text = product(tile, run, where.strides[1] * lanes, epilogue, fetch=fetch)
         helpers |= text
         place = f"{panel.first * rows * out * lanes} + r * {out * lanes}"
@@ -57,16 +68,20 @@ def conv(
         ahead = f", t0 + {after}" if fetch else ""
         sample_out = f"n * {y.size // samples}"
         operands = epilogue.arguments(f"{sample_out} + {place}", 2)
-        calls.append(
-            f"{name}(in + r * {where.strides[0] * line * lanes}, t0 + {at}, "
+        source = f"t0 + {at}" if spread is None else "w"
+        call = (
+            f"{name}(in + r * {where.strides[0] * line * lanes}, {source}, "
             f"t1 + {panel.first * lanes}, y0 + n * {y.size // samples} + {place}{operands}, "
             f"{run // tile.rows}, {inputs}, {lines * line * lanes}, {lanes}, {rows * out * lanes}, "
             f"{kh}, {kw}, {where.dilations[0] * line * lanes}, {where.dilations[1] * lanes}"
             f"{ahead});"
         )
+        # Panels outside, rows inside: the weights of a panel are read once for all rows.
+        call = loop("r", 1 if whole else rows, call)
+        fill = "" if spread is None else f"{spread.call(panel, f't{len(tables)}', helpers)}\n"
+        calls.append(fill + call)
         at += tile.columns * lanes * inputs * kh * kw
-    # Panels outside, rows inside: the weights of a panel are read once for all rows.
-    body = "\n".join(loop("r", 1 if whole else rows, c) for c in calls)
+    body = "\n".join(calls)
     sample = f"x0 + n * {x.size // samples}"
     if padded:
         copy = _pad(blocks, height, width, where, lines, line, lanes)
@@ -74,6 +89,9 @@ def conv(
     else:
         body = f"const float *in = {sample};\n{body}"
     scratch = 4 * blocks * lines * line * lanes if padded else 0
+    if spread is not None:
+        tables.append(pad_columns(spread.scale, columns, lanes))
+        body, scratch = spread.within(body, scratch)
     return Code(loop("n", samples, body), tables, scratch, helpers)
 
 

@@ -9,7 +9,16 @@ import numpy as np
 
 from infer_native.cwriter import address, broadcast_strides, loop, names, nest
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import Epilogue, choose, pack, pad_columns, panels_of, product
+from infer_native.kernels.gemm import (
+    MAX_COLUMNS,
+    Epilogue,
+    choose,
+    pack,
+    pad_columns,
+    panels_of,
+    product,
+)
+from infer_native.kernels.spread import Spread, spreadable, widest
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -23,15 +32,23 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
     """Rows of x0 times a constant matrix [inputs, outputs], plus a bias [outputs]."""
     inputs, outputs = matrix.shape
     rows = layer.input(0).size // inputs
-    panels = panels_for(rows, outputs, isa)
-    columns = -(-outputs // isa.lanes)
-    tables = [
-        pack(matrix.T.reshape(outputs, 1, inputs), panels, isa.lanes),
-        pad_columns(bias, columns, isa.lanes),
-    ]
+    columns, by_output = -(-outputs // isa.lanes), matrix.T.reshape(outputs, 1, inputs)
+    levels = spreadable(by_output)
+    most = MAX_COLUMNS if levels is None else widest(inputs, isa.lanes)
+    panels = panels_for(rows, outputs, isa, most)
+    start = pad_columns(bias, columns, isa.lanes)
     helpers: dict[str, str] = {}
-    body = calls(panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0")
-    return Code(body, tables, 0, helpers)
+    if levels is None:
+        tables = [pack(by_output, panels, isa.lanes), start]
+        each = calls(panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0")
+        return Code("\n".join(each), tables, 0, helpers)
+    spread = Spread(levels, panels, isa)
+    tables = [spread.table, start, pad_columns(levels.scale, columns, isa.lanes)]
+    each = calls(panels, rows, inputs, outputs, isa, helpers, "", "t1", "x0", "y0")
+    fills = [spread.call(panel, "t2", helpers) for panel in panels]
+    both = "\n".join(f"{fill}\n{call}" for fill, call in zip(fills, each, strict=True))
+    body, scratch = spread.within(both, 0)
+    return Code(body, tables, scratch, helpers)
 
 
 def batched(layer: Layer, isa: Isa) -> Code:
@@ -51,16 +68,16 @@ def batched(layer: Layer, isa: Isa) -> Code:
         f"const float *ap = x0 + ({at[0]});\nconst float *bp = x1 + ({at[1]});\n"
         f"float *yp = y0 + ({at[2]});\nfloat *q = (float *)s;\n"
         + _packing(panels, inputs, outputs, isa)
-        + calls(panels, rows, inputs, outputs, isa, helpers, "q", "t0", "ap", "yp")
+        + "\n".join(calls(panels, rows, inputs, outputs, isa, helpers, "q", "t0", "ap", "yp"))
     )
     scratch = 4 * columns * isa.lanes * inputs
     return Code(nest(index, lead, body), [zeros], scratch, helpers)
 
 
-def panels_for(rows: int, outputs: int, isa: Isa) -> list[Panel]:
+def panels_for(rows: int, outputs: int, isa: Isa, most: int = MAX_COLUMNS) -> list[Panel]:
     """How the columns of a product are parted."""
     columns = -(-outputs // isa.lanes)
-    return panels_of(choose(rows, columns, isa.registers, isa.name == "avx512"))
+    return panels_of(choose(rows, columns, isa.registers, isa.name == "avx512", most))
 
 
 def _packing(panels: list[Panel], inputs: int, outputs: int, isa: Isa) -> str:
@@ -81,8 +98,8 @@ def _packing(panels: list[Panel], inputs: int, outputs: int, isa: Isa) -> str:
 def calls(
     panels: list[Panel], rows: int, inputs: int, outputs: int, isa: Isa, helpers: dict[str, str],
     weights: str, bias: str, a: str, y: str,
-) -> str:  # fmt: skip
-    """C that calls a product for each panel: y[rows, outputs] = a[rows, inputs] times weights."""
+) -> list[str]:  # fmt: skip
+    """C for each panel: y[rows, outputs] = a[rows, inputs] times weights; without them w."""
     lines, at, lanes = [], 0, isa.lanes
     for panel in panels:
         tile = panel.tile
@@ -91,13 +108,14 @@ def calls(
         name, text = product(tile, rows, inputs, Epilogue(), partial=partial)
         helpers |= text
         part = f", {lanes - (end - outputs)}" if partial else ""
+        source = f"{weights} + {at}" if weights else "w"
         lines.append(
-            f"{name}({a}, {weights} + {at}, {bias} + {panel.first * lanes}, "
+            f"{name}({a}, {source}, {bias} + {panel.first * lanes}, "
             f"{y} + {panel.first * lanes}, {rows // tile.rows}, {inputs}, {lanes}, {outputs}, "
             f"{lanes}, 1, 1, 0, 0{part});"
         )
         at += tile.columns * lanes * inputs
-    return "\n".join(lines)
+    return lines
 
 
 def work(layer: Layer) -> int:

@@ -81,7 +81,9 @@ class Panel:
 
 
 @lru_cache(maxsize=4096)
-def choose(rows: int, columns: int, registers: int, embedded: bool) -> tuple[Tile, ...]:
+def choose(
+    rows: int, columns: int, registers: int, embedded: bool, widest: int = MAX_COLUMNS
+) -> tuple[Tile, ...]:
     """Tiles for panels from left to right, with the least work by a count of multiply-adds.
 
     Args:
@@ -89,10 +91,11 @@ def choose(rows: int, columns: int, registers: int, embedded: bool) -> tuple[Til
         columns: vectors of output channels.
         registers: of the processor.
         embedded: can it multiply by a number in memory without a register for it?
+        widest: the most columns of a tile.
 
     """
     best: tuple[float, tuple[Tile, ...]] | None = None
-    for width in range(1, min(MAX_COLUMNS, columns) + 1):
+    for width in range(1, min(widest, columns) + 1):
         widths = [width] * (columns // width) + ([columns % width] if columns % width else [])
         found = [_best_height(rows, w, registers, embedded) for w in widths]
         cost = sum(c for c, _ in found)
@@ -145,7 +148,7 @@ def pack(weights: Array, panels: Sequence[Panel], lanes: int) -> Array:
     """[outputs, taps, inputs] as one panel after the other, each [taps, inputs, its outputs]."""
     outputs, taps, inputs = weights.shape
     total = sum(p.tile.columns for p in panels) * lanes
-    padded = np.zeros((total, taps, inputs), np.float32)
+    padded = np.zeros((total, taps, inputs), weights.dtype)
     padded[:outputs] = weights
     parts = []
     for panel in panels:
