@@ -17,6 +17,7 @@ from infer_native.kernels import (
     gather,
     plain_binary,
     quantized,
+    spread,
     vnni_bytes,
     vnni_matmul,
     vnni_ops,
@@ -231,6 +232,7 @@ def _prelude(used: str) -> str:
     known = {
         **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
         **vnni_matmul.helpers(), **vnni_bytes.helpers(), **plain_binary.helpers(),
+        **spread.helpers(),
     }  # fmt: skip
     kept: list[str] = []
     for name, text in reversed(known.items()):

@@ -7,6 +7,7 @@ small enough to stay in the second cache, so that the product that follows is th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 LEAST = 32  # products of an output: below it scales and code outweigh what bits save
 ROOM = 2**19  # bytes of a panel as floats
 ALIGNMENT = 64
+BYTE = 8
 
 
 def spreadable(weights: Array) -> Levels | None:
@@ -73,6 +75,52 @@ class Spread:
         """C that has w, behind `scratch` bytes of its own; the bytes of both."""
         start = -(-scratch // ALIGNMENT) * ALIGNMENT
         return f"float *w = (float *)(s + {start});\n{body}", start + 4 * self.floats
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """Weights for scalar code: a row of them at a time becomes floats in the scratch memory."""
+
+    tables: list[Array]
+    depth: int
+    row: str = "w"
+
+    @property
+    def scratch(self) -> int:
+        """Bytes."""
+        return 4 * self.depth
+
+    def fill(self, number: str) -> str:
+        """C that makes row `number`."""
+        zeros = f"t2 + {number} * {-(-self.depth // BYTE)}" if len(self.tables) > 2 else "0"
+        return (
+            f"float *{self.row} = (float *)s;\n"
+            f"nx_levels(t0 + {number} * {-(-self.depth // BYTE)}, {zeros}, t1[{number}], "
+            f"{self.row}, {self.depth});\n"
+        )
+
+
+def unpacked(weights: Array) -> Unpacked | None:
+    """Of weights [M, ...]; None where they stay floats."""
+    if not len(weights) or (levels := spreadable(weights)) is None:
+        return None
+    flat = levels.signs.reshape(len(weights), -1)
+    tables: list[Array] = [np.packbits(flat > 0, axis=1, bitorder="little"), levels.scale]
+    if levels.ternary:
+        tables.append(np.packbits(flat != 0, axis=1, bitorder="little"))
+    return Unpacked(tables, flat.shape[1])
+
+
+def helpers() -> dict[str, str]:
+    """Numbers from bits: `z`, where there is one, says which are not 0."""
+    return {
+        "nx_levels": (
+            "static void nx_levels(const uint8_t *b, const uint8_t *z, float s, float *w, long n) "
+            "{\n  for (long i = 0; i < n; i++) {\n"
+            "    const float v = b[i / 8] >> i % 8 & 1 ? s : -s;\n"
+            "    w[i] = z && !(z[i / 8] >> i % 8 & 1) ? 0 : v;\n  }\n}"
+        )
+    }
 
 
 def planes(flat: Array, *, ternary: bool) -> Array:
