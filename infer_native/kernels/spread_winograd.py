@@ -12,7 +12,7 @@ import numpy as np
 
 from infer_native.cwriter import literal, loop
 from infer_native.kernels.gemm import MAX_COLUMNS, Epilogue, product
-from infer_native.kernels.spread import ROOM, planes
+from infer_native.kernels.spread import planes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from infer_native.program import Array
 
 TAPS = 9
+ROOM = 3 * 2**18  # bytes of a part
+APART = 80  # floats between points, so that their places in a cache differ
 COST = 120.0  # vector multiply-adds that take as long as bringing a vector of filters to all points
 
 
@@ -50,7 +52,7 @@ class Filters:
         self._at = dict(zip(panels, np.cumsum([0, *(b.size for b in bits)]).tolist(), strict=False))
         self.table: Array = np.concatenate(bits)
         most = max(p.tile.columns for p in panels)
-        self.floats = 2 * self._n * self._inputs * most * isa.lanes
+        self.floats = 2 * self._n * (self._inputs * most * isa.lanes + APART)
 
     def _bits(self, signs: Array, panel: Panel) -> Array:
         """[inputs, columns, taps, lanes]."""
@@ -70,7 +72,7 @@ class Filters:
             tile = panel.tile
             name, text = product(tile, count, lanes, Epilogue())
             helpers |= text
-            size = self._inputs * tile.columns * lanes
+            size = self._inputs * tile.columns * lanes + APART
             for first, second in self._parts():
                 call = (
                     f"const long p = q < {n} ? q + {first * n} : q + {(second - 1) * n};\n"
@@ -99,7 +101,7 @@ class Filters:
             lines.append("    }")
         helpers[name] = (
             f"static void {name}(const uint8_t *b, const float *scale, float *o, long inputs) {{\n"
-            f"  const long step = inputs * {columns} * VL;\n{zero if self._ternary else ''}"
+            f"  const long step = inputs * {columns} * VL + {APART};\n{zero if self._ternary else ''}"
             "  for (long i = 0; i < inputs; i++) {\n" + "\n".join(lines) + "\n  }\n}\n"
         )
         return name
