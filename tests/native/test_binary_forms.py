@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from binary_calls import CONVS, Call, convolution, model_of_calls
+from networks import BINARY_FILTERS, binary_chain
 
 from infer_native import emit_model
 from infer_native.isa import ISAS, runs_here
@@ -58,59 +59,18 @@ def test_bits_are_those_of_the_reference(native, isa: str) -> None:
         np.testing.assert_array_equal(value, wanted[name], err_msg=f"{isa} {name}")
 
 
-CHAIN = """<ir_version: 10, opset_import: ["": 20]>
-t (float[2,24,9,10] x) => (float[2,40,4,5] y)
-<float one = {1}, float other = {-1}> {
-  g0 = GreaterOrEqual(x, t0)  v0 = Where(g0, one, other)
-  c0 = Conv<pads = [1, 1, 1, 1]>(v0, w0)  m0 = Mul(c0, s0)  a0 = Add(m0, b0)
-  k0 = Mul(x, n0)  e0 = Add(a0, k0)  r0 = Relu(e0)
-  g1 = GreaterOrEqual(r0, t1)  v1 = Where(g1, one, other)
-  c1 = Conv<pads = [1, 1, 1, 1]>(v1, w1)  m1 = Mul(c1, s1)  a1 = Add(m1, b1)
-  k1 = Mul(r0, n1)  e1 = Add(a1, k1)  f1 = Add(x, e1)  r1 = Relu(f1)
-  g2 = GreaterOrEqual(r1, t2)  v2 = Where(g2, one, other)
-  c2 = Conv<pads = [0, 0, 1, 1], strides = [2, 2]>(v2, w2)  m2 = Mul(c2, s2)  a2 = Add(m2, b2)
-  g3 = GreaterOrEqual(a2, t3)  v3 = Where(g3, one, other)
-  c3 = Conv(v3, w3)  m3 = Mul(c3, s3)  y = Add(m3, b3)
-}"""
-FILTERS = ((24, 24, 3, 3), (24, 24, 3, 3), (33, 24, 3, 3), (40, 33, 1, 1))
-
-
-def chain() -> ir.Model:
-    """Binary layers with what goes round them; the second has weights of 0 too."""
-    rng = np.random.default_rng(2)
-    drawn: dict[str, np.ndarray] = {}
-    for number, shape in enumerate(FILTERS):
-        weights = rng.integers(0, 2, shape) * 2 - 1
-        if number == 1:
-            weights *= rng.integers(0, 2, shape)
-        ones, outputs = (shape[1], 1, 1), (shape[0], 1, 1)
-        drawn[f"t{number}"], drawn[f"w{number}"] = rng.normal(size=ones), weights
-        drawn[f"s{number}"], drawn[f"b{number}"] = (
-            rng.uniform(0.02, 0.1, outputs),
-            rng.normal(size=outputs),
-        )
-    drawn["n0"], drawn["n1"] = rng.normal(size=(2, 24, 1, 1))
-    given = "".join(f", float[{','.join(map(str, a.shape))}] {n}" for n, a in drawn.items())
-    model = ir.from_onnx_text(CHAIN.replace("] x)", f"] x{given})"))
-    for value in list(model.graph.inputs[1:]):
-        value.const_value = ir.tensor(drawn[value.name or ""].astype(np.float32))
-        model.graph.register_initializer(value)
-    del model.graph.inputs[1:]
-    return model
-
-
 @pytest.mark.parametrize("isa", HERE)
 def test_what_goes_round_binary_layers_becomes_part_of_them(native, isa: str) -> None:
-    model = chain()
+    model = binary_chain()
     feeds = {"x": np.random.default_rng(4).normal(size=(2, 24, 9, 10)).astype(np.float32)}
     wanted = Session(model).run(feeds)["y"]
     np.testing.assert_array_equal(native(model, feeds, isa, QUICK)["y"], wanted, err_msg=isa)
     operators = emit_model(model, isa=isa).operators
-    assert operators.count("_BConv") == len(FILTERS)
+    assert operators.count("_BConv") == len(BINARY_FILTERS)
     if isa != "scalar":
         assert "_Map" not in operators
         # Vectors of whole bytes: only the bits of the input are made by a layer of its own.
-        assert operators.count("_Signs") == (len(FILTERS) if ISAS[isa].lanes < 8 else 1)
+        assert operators.count("_Signs") == (len(BINARY_FILTERS) if ISAS[isa].lanes < 8 else 1)
 
 
 @pytest.mark.parametrize("isa", HERE)
