@@ -12,14 +12,15 @@ from infer_native.cwriter import indent
 from infer_native.isa import at_precision, find_isa, vectors
 from infer_native.kernels import (
     Code,
-    binary,
     blocked_map,
     blocked_pool,
     elementwise,
     find_kernel,
     gather,
     halves,
+    plain_binary,
     quantized,
+    spread,
     vnni_bytes,
     vnni_matmul,
     vnni_ops,
@@ -248,7 +249,9 @@ class _Writer:
             f'#include "model.h"\n\n#include <math.h>\n#include <string.h>\n\n{clock}'
             f"{vectors.prelude(self._isa)}\n"
             f"{vectors.integers(self._isa) if 'WDOT(' in used or 'q_v' in used else ''}"
-            f"{vectors.bits(self._isa) if 'POPCOUNT(' in used else ''}"
+            f"{vectors.turning(self._isa) if 'nx_turn(' in used else ''}"
+            f"{vectors.levels(self._isa) if 'NXL(' in used else ''}"
+            f"{vectors.bits(self._isa) if 'POPCOUNT(' in used or 'nx_signs(' in used else ''}"
             f"{halves.PRELUDE if 'BDOT(' in used else ''}"
             f"{_prelude(used)}\n{used}\n\n"
             f"size_t model_arena_bytes(void) {{ return {arena.size}; }}\n"
@@ -304,8 +307,9 @@ def _prelude(used: str) -> str:
     """Of the small functions those that the source calls, with what they call in turn."""
     known = {
         **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
-        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(), **halves.helpers(),
-        **blocked_map.helpers(), **blocked_pool.helpers(), **wide_integer.helpers(),
+        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **plain_binary.helpers(),
+        **spread.helpers(), **halves.helpers(), **blocked_map.helpers(), **blocked_pool.helpers(),
+        **wide_integer.helpers(),
     }  # fmt: skip
     kept: list[str] = []
     for name, text in reversed(known.items()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from infer_native.kernels.binary import fits, rounded
 from infer_native.kernels.gemm import Epilogue
 from infer_native.program import Layer, Tensor
 from infer_native.select import fast_conv, fast_integer
@@ -30,7 +31,8 @@ def fuse_epilogues(program: Program, isa: Isa) -> None:
     result: list[Layer | None] = list(program.layers)
     taken: set[int] = set()
     for index, layer in enumerate(program.layers):
-        if fast_conv(layer, isa) is None or layer.output().root in kept:
+        binary = layer.op == "_BConv" and fits(layer, isa)
+        if not (binary or fast_conv(layer, isa)) or layer.output().root in kept:
             continue
         readers = users.get(layer.output().root, [])
         if not readers or any(r is not readers[0] for r in readers) or id(readers[0]) in taken:
@@ -92,6 +94,7 @@ def _dense(conv: Layer, isa: Isa) -> bool:
 
 
 def _joined(conv: Layer, chain: Layer) -> Layer | None:
+    binary = conv.op == "_BConv"
     if chain.op != "_Map" or chain.output().shape != conv.output().shape:
         return None
     steps = chain.attrs["steps"]
@@ -117,11 +120,12 @@ def _joined(conv: Layer, chain: Layer) -> Layer | None:
             operands.append(tensor)
         else:
             return None
-    if len(operands) > MAX_OPERANDS or len(channels) > MAX_CHANNELS:
+    if len(operands) > MAX_OPERANDS or (len(channels) > MAX_CHANNELS and not binary):
         return None
     epilogue = _epilogue(names, steps, len(operands), tuple(constants), tuple(channels))
-    attrs = {**conv.attrs, "epilogue": epilogue, "operands": operands}
-    return Layer("Conv", chain.name, list(conv.inputs), chain.outputs, attrs)
+    attrs = {**conv.attrs, "operands": operands}
+    attrs["epilogue"] = rounded(epilogue) if binary else epilogue
+    return Layer(conv.op, chain.name, list(conv.inputs), chain.outputs, attrs)
 
 
 def _epilogue(

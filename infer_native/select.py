@@ -20,12 +20,14 @@ from infer_native.kernels.movement import pad_begins
 from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
 from infer_native.kernels.recurrent import GATES
 from infer_native.kernels.resize import nearest, nearest_pixels
+from infer_native.kernels.spread import spreadable
+from infer_native.kernels.spread_winograd import COST
 from infer_native.kernels.transposed_conv import apart, shared, shares, wide
 from infer_native.kernels.vnni_ops import GROUP
 
 # What other work takes beside a vector multiply-add.
 IN_POINT, OUT_POINT = 18.0, 12.0  # a vector of a tile to a point, and back
-STREAM = 6.0  # bytes of weights from beyond the second cache in the time of one multiply-add
+MOST_POINTS = 36  # of a tile of 4 x 4
 WORTH = 0.9  # the transformed weights take room: below this share of the direct sum
 
 _BYTES = {
@@ -135,12 +137,17 @@ def winograd_cost(layer: Layer, isa: Isa, size: int) -> float:
         direct = float(samples * rows * out * 9 * inputs * columns)
         return direct / 2 if isa.bf16 else direct
     points, tiles = (size + 2) ** 2, -(-rows // size) * -(-out // size)
-    count = winograd.chunk(tiles, blocks * isa.lanes, columns * isa.lanes, size)
+    weights = layer.input(1).root.data
+    spread = weights is not None and spreadable(weights.reshape(layer.input(1).shape)) is not None
+    count = winograd.chunk(tiles, blocks * isa.lanes, columns * isa.lanes, size, spread)
     products = points * tiles * inputs * columns
     transforms = tiles * points * (IN_POINT * blocks + OUT_POINT * columns)
-    weights = 4 * points * inputs * columns * isa.lanes
-    far = -(-tiles // count) * weights if weights > winograd.SECOND_CACHE else 0
-    return samples * (max(products, far / STREAM) + transforms)
+    if spread:
+        filters = -(-tiles // count) * COST * points / MOST_POINTS * inputs * columns
+        return samples * (products + filters + transforms)
+    size_ = 4 * points * inputs * columns * isa.lanes
+    far = -(-tiles // count) * size_ if size_ > winograd.SECOND_CACHE else 0
+    return samples * (max(products, far / winograd.STREAM) + transforms)
 
 
 def fast_integer(layer: Layer, isa: Isa) -> Chosen | None:

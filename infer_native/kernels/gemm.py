@@ -96,8 +96,9 @@ class Panel:
 
 @lru_cache(maxsize=4096)
 def choose(
-    rows: int, columns: int, registers: int, embedded: bool, width: int = 0
-) -> tuple[Tile, ...]:
+    rows: int, columns: int, registers: int, embedded: bool, width: int = 0,
+    widest: int = MAX_COLUMNS,
+) -> tuple[Tile, ...]:  # fmt: skip
     """Tiles for panels from left to right, with the least work by a count of multiply-adds.
 
     Args:
@@ -106,10 +107,11 @@ def choose(
         registers: of the processor.
         embedded: can it multiply by a number in memory without a register for it?
         width: columns of a tile, where that was measured; 0 for any.
+        widest: the most columns of a tile that was not measured.
 
     """
     best: tuple[float, tuple[Tile, ...]] | None = None
-    for each in (width,) if width else range(1, min(MAX_COLUMNS, columns) + 1):
+    for each in (width,) if width else range(1, min(widest, columns) + 1):
         widths = [each] * (columns // each) + ([columns % each] if columns % each else [])
         found = [_best_height(rows, w, registers, embedded) for w in widths]
         cost = sum(c for c, _ in found)
@@ -172,7 +174,7 @@ def pack(weights: Array, panels: Sequence[Panel], lanes: int, *, pairs: bool = F
     outputs, taps, inputs = weights.shape
     each = 2 if pairs else 1
     total = sum(p.tile.columns for p in panels) * lanes
-    padded = np.zeros((total, taps, -(-inputs // each), each), np.float32)
+    padded = np.zeros((total, taps, -(-inputs // each), each), weights.dtype)
     padded.reshape(total, taps, -1)[:outputs, :, :inputs] = weights
     parts = []
     for panel in panels:

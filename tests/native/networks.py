@@ -270,3 +270,44 @@ def with_constants(text: str, inputs: int, scale: float = 1.0) -> ir.Model:
         model.graph.register_initializer(value)
     del model.graph.inputs[inputs:]
     return model
+
+
+BINARY_CHAIN = """<ir_version: 10, opset_import: ["": 20]>
+t (float[2,24,9,10] x) => (float[2,40,4,5] y)
+<float one = {1}, float other = {-1}> {
+  g0 = GreaterOrEqual(x, t0)  v0 = Where(g0, one, other)
+  c0 = Conv<pads = [1, 1, 1, 1]>(v0, w0)  m0 = Mul(c0, s0)  a0 = Add(m0, b0)
+  k0 = Mul(x, n0)  e0 = Add(a0, k0)  r0 = Relu(e0)
+  g1 = GreaterOrEqual(r0, t1)  v1 = Where(g1, one, other)
+  c1 = Conv<pads = [1, 1, 1, 1]>(v1, w1)  m1 = Mul(c1, s1)  a1 = Add(m1, b1)
+  k1 = Mul(r0, n1)  e1 = Add(a1, k1)  f1 = Add(x, e1)  r1 = Relu(f1)
+  g2 = GreaterOrEqual(r1, t2)  v2 = Where(g2, one, other)
+  c2 = Conv<pads = [0, 0, 1, 1], strides = [2, 2]>(v2, w2)  m2 = Mul(c2, s2)  a2 = Add(m2, b2)
+  g3 = GreaterOrEqual(a2, t3)  v3 = Where(g3, one, other)
+  c3 = Conv(v3, w3)  m3 = Mul(c3, s3)  y = Add(m3, b3)
+}"""
+BINARY_FILTERS = ((24, 24, 3, 3), (24, 24, 3, 3), (33, 24, 3, 3), (40, 33, 1, 1))
+
+
+def binary_chain() -> ir.Model:
+    """Binary layers with what goes round them; the second has weights of 0 too."""
+    rng = np.random.default_rng(2)
+    drawn: dict[str, np.ndarray] = {}
+    for number, shape in enumerate(BINARY_FILTERS):
+        weights = rng.integers(0, 2, shape) * 2 - 1
+        if number == 1:
+            weights *= rng.integers(0, 2, shape)
+        ones, outputs = (shape[1], 1, 1), (shape[0], 1, 1)
+        drawn[f"t{number}"], drawn[f"w{number}"] = rng.normal(size=ones), weights
+        drawn[f"s{number}"], drawn[f"b{number}"] = (
+            rng.uniform(0.02, 0.1, outputs),
+            rng.normal(size=outputs),
+        )
+    drawn["n0"], drawn["n1"] = rng.normal(size=(2, 24, 1, 1))
+    given = "".join(f", float[{','.join(map(str, a.shape))}] {n}" for n, a in drawn.items())
+    model = ir.from_onnx_text(BINARY_CHAIN.replace("] x)", f"] x{given})"))
+    for value in list(model.graph.inputs[1:]):
+        value.const_value = ir.tensor(drawn[value.name or ""].astype(np.float32))
+        model.graph.register_initializer(value)
+    del model.graph.inputs[1:]
+    return model
