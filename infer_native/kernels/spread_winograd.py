@@ -101,7 +101,8 @@ class Filters:
             lines.append("    }")
         helpers[name] = (
             f"static void {name}(const uint8_t *b, const float *scale, float *o, long inputs) {{\n"
-            f"  const long step = inputs * {columns} * VL + {APART};\n{zero if self._ternary else ''}"
+            f"  const long step = inputs * {columns} * VL + {APART};\n"
+            f"{zero if self._ternary else ''}"
             "  for (long i = 0; i < inputs; i++) {\n" + "\n".join(lines) + "\n  }\n}\n"
         )
         return name
