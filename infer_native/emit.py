@@ -251,6 +251,7 @@ class _Writer:
             f"{vectors.integers(self._isa) if 'WDOT(' in used or 'q_v' in used else ''}"
             f"{vectors.turning(self._isa) if 'nx_turn(' in used else ''}"
             f"{vectors.levels(self._isa) if 'NXL(' in used else ''}"
+            f"{vectors.words() if 'vn w0' in used else ''}"
             f"{vectors.bits(self._isa) if 'POPCOUNT(' in used or 'nx_signs(' in used else ''}"
             f"{halves.PRELUDE if 'BDOT(' in used else ''}"
             f"{_prelude(used)}\n{used}\n\n"

@@ -36,12 +36,20 @@ def levels_of(weights: Array) -> Levels | None:
 
     A row of zeros has the scale 0, and every sign that it could have is the same: -1.
     """
-    rows = np.abs(weights).reshape(len(weights), -1)
-    scale = rows.max(axis=1, initial=0)
-    if weights.dtype != np.float32 or not np.isfinite(scale).all():
+    if weights.dtype != np.float32 or not all(map(_of_one_size, (weights[:1], weights))):
         return None
-    if not ((rows == scale[:, None]) | (rows == 0)).all():
-        return None
+    scale = _sizes(weights).max(axis=1, initial=0)
     signs = np.sign(weights).astype(np.int8)
     signs[scale == 0] = -1
     return Levels(signs, scale)
+
+
+def _of_one_size(weights: Array) -> bool:
+    """Asked of the first row before it is asked of all: most weights are no levels."""
+    rows = _sizes(weights)
+    scale = rows.max(axis=1, keepdims=True, initial=0)
+    return bool(np.isfinite(scale).all() and ((rows == scale) | (rows == 0)).all())
+
+
+def _sizes(weights: Array) -> Array:
+    return np.abs(weights).reshape(len(weights), -1)

@@ -164,6 +164,8 @@ static inline void nx_signs(const float *x, const float *t, uint8_t *o, long c) 
 }
 """,
 }
+_UNSIGNED = "typedef uint32_t vn __attribute__((vector_size(4 * VL), aligned(4), may_alias));\n"
+
 # Vector number g of bits; a number or its negative by bits; 0 where bits are not set.
 _LEVELS = {
     16: """typedef uint16_t nxh __attribute__((aligned(1), may_alias));
@@ -268,6 +270,11 @@ def levels(isa: Isa) -> str:
     each = ", ".join(str(1 << lane) for lane in range(isa.lanes))
     lanes = _LANES.format(each=each) if isa.lanes in (4, 8) else ""
     return f"{_WIDE}{_LEVELS[isa.lanes]}{lanes}"
+
+
+def words() -> str:
+    """Definitions for words that hold the bits of a lane."""
+    return f"{_WIDE}{_UNSIGNED}"
 
 
 def bits(isa: Isa) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infer_native.cwriter import address, broadcast_strides, loop, names, nest
-from infer_native.kernels import Code
+from infer_native.kernels import Code, few_rows
 from infer_native.kernels.gemm import (
     MAX_COLUMNS,
     Epilogue,
@@ -35,6 +35,8 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
     rows = layer.input(0).size // inputs
     columns, by_output = -(-outputs // isa.lanes), matrix.T.reshape(outputs, 1, inputs)
     levels = None if isa.bf16 else spreadable(by_output)
+    if levels is not None and rows <= few_rows.MOST:
+        return few_rows.few_rows(layer, isa, levels, bias)
     most = MAX_COLUMNS if levels is None else widest(inputs, isa.lanes)
     panels = panels_for(rows, outputs, isa, measured(layer), most, pairs=isa.bf16)
     start = pad_columns(bias, columns, isa.lanes)

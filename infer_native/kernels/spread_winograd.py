@@ -95,14 +95,14 @@ class Filters:
         if name in helpers:
             return name
         zero = f"  const uint8_t *z = b + (inputs * {columns * TAPS} * VL + 7) / 8;\n"
-        zero = zero if self._ternary else ""
         lines = []
         for j in range(columns):
             lines += [f"    {{ const vf s = LD(scale + {j} * VL);", *self._column(columns, row, j)]
             lines.append("    }")
         helpers[name] = (
             f"static void {name}(const uint8_t *b, const float *scale, float *o, long inputs) {{\n"
-            f"  const long step = inputs * {columns} * VL + {APART};\n{zero}"
+            f"  const long step = inputs * {columns} * VL + {APART};\n"
+            f"{zero if self._ternary else ''}"
             "  for (long i = 0; i < inputs; i++) {\n" + "\n".join(lines) + "\n  }\n}\n"
         )
         return name

@@ -93,8 +93,10 @@ def test_weights_stay_bits_in_the_blob(native, isa: str) -> None:
 def packed(form: str) -> list[tuple[str, Call]]:
     """Sums long enough to be worth it."""
     found = [(f"_{n}", convolution(f"{form}Conv", case, 2)) for n, case in enumerate(LONG)]
-    x = np.random.default_rng(5).normal(size=(3, 100)).astype(np.float32)
-    return [*found, ("_rows", Call(f"{form}Gemm", x, (37, 100), {})),
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(3, 100)).astype(np.float32)
+    tall = rng.normal(size=(11, 100)).astype(np.float32)
+    return [*found, ("_tall", Call(f"{form}Gemm", tall, (37, 100), {})), ("_rows", Call(f"{form}Gemm", x, (37, 100), {})),
             ("_many", Call(f"{form}Gemm", x.reshape(1, 3, 100), (64, 100), {}))]  # fmt: skip
 
 
