@@ -20,7 +20,7 @@ from infer_native.kernels.movement import pad_begins
 from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
 from infer_native.kernels.recurrent import GATES
 from infer_native.kernels.resize import nearest, nearest_pixels
-from infer_native.kernels.spread import spreadable
+from infer_native.kernels.spread import levels_of_layer
 from infer_native.kernels.spread_winograd import COST
 from infer_native.kernels.transposed_conv import apart, shared, shares, wide
 from infer_native.kernels.vnni_ops import GROUP
@@ -137,8 +137,7 @@ def winograd_cost(layer: Layer, isa: Isa, size: int) -> float:
         direct = float(samples * rows * out * 9 * inputs * columns)
         return direct / 2 if isa.bf16 else direct
     points, tiles = (size + 2) ** 2, -(-rows // size) * -(-out // size)
-    weights = layer.input(1).root.data
-    spread = weights is not None and spreadable(weights.reshape(layer.input(1).shape)) is not None
+    spread = levels_of_layer(layer) is not None
     count = winograd.chunk(tiles, blocks * isa.lanes, columns * isa.lanes, size, spread)
     products = points * tiles * inputs * columns
     transforms = tiles * points * (IN_POINT * blocks + OUT_POINT * columns)

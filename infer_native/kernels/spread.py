@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.kernels.gemm import Panel
     from infer_native.levels import Levels
-    from infer_native.program import Array
+    from infer_native.program import Array, Layer
 
 LEAST = 32  # products of an output: below it scales and code outweigh what bits save
 ROOM = 2**19  # bytes of a panel as floats
@@ -32,6 +32,16 @@ BYTE = 8
 def spreadable(weights: Array) -> Levels | None:
     """What weights [M, ...] are held as; None where they stay floats."""
     return levels_of(weights) if weights[0].size >= LEAST else None
+
+
+def levels_of_layer(layer: Layer) -> Levels | None:
+    """The same for the constant weights of a convolution, or of a product of two matrices."""
+    data, shape = layer.input(1).root.data, layer.input(1).shape
+    if data is None or (layer.op != "Conv" and len(shape) != 2):
+        return None
+    weights = data.reshape(shape)
+    plain = layer.op == "Conv" or layer.attrs.get("transB", 0)
+    return spreadable(weights if plain else weights.T)
 
 
 def widest(depth: int, lanes: int) -> int:
