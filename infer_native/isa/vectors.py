@@ -108,21 +108,24 @@ typedef int32_t vi __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 #define LDI(p) (*(const vi *)(p))
 #endif
 """
-# The bits of every lane; by a table of sixteen counts where there is no instruction.
+# POPCOUNT counts the bits of what sums are made of, and BITSUM makes the sums of lanes of them:
+# those are bytes where nothing counts wider. By a table of sixteen counts without an instruction.
 _TABLE = """static inline vi POPCOUNT(vi x) {{
-  const {v} t = {broadcast}, low = {set8}(15), one = {set8}(1);
+  const {v} t = {broadcast}, low = {set8}(15);
   const {v} a = {shuffle}(t, {and_}(({v})x, low));
   const {v} b = {shuffle}(t, {and_}({shift}(({v})x, 4), low));
-  return (vi){pairs}({sums}({add}(a, b), one), {set16}(1));
+  return (vi){add}(a, b);
 }}
+#define BITSUM(x) ((vi){pairs}({sums}(({v})(x), {set8}(1)), {set16}(1)))
 """
 _COUNTS = "_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4)"
-_ARM_BITS = """static inline vi POPCOUNT(vi x) {
-  return (vi)vpaddlq_u16(vpaddlq_u8(vcntq_u8((uint8x16_t)x)));
-}
+_ARM_BITS = """#define POPCOUNT(x) ((vi)vcntq_u8((uint8x16_t)(x)))
+#define BITSUM(x) ((vi)vpaddlq_u16(vpaddlq_u8((uint8x16_t)(x))))
 """
 _BITS = {
-    "avx512": "#define POPCOUNT(x) ((vi)_mm512_popcnt_epi32((__m512i)(x)))\n",
+    "avx512": """#define POPCOUNT(x) ((vi)_mm512_popcnt_epi32((__m512i)(x)))
+#define BITSUM(x) (x)
+""",
     "avx2": _TABLE.format(
         v="__m256i", broadcast=f"_mm256_broadcastsi128_si256({_COUNTS})", set8="_mm256_set1_epi8",
         shuffle="_mm256_shuffle_epi8", and_="_mm256_and_si256", shift="_mm256_srli_epi16",

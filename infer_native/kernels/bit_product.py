@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from infer_runtime.ops.window import Window
 
 TABLES = 6  # of every layer
+BYTES_MOST = 31  # words of which a count of bits fits into a byte
 
 
 class Product:
@@ -137,33 +138,68 @@ class Product:
         return text + "".join(f", uint8_t *b{k}, const float *l{k}" for k in range(len(self.signs)))
 
     def _tile(self, rows: int, width: int, columns: int, part: int) -> str:
-        runs, step = self.runs, self.strides[1] * self.image.pitch
-        lines = [f"vi c{m}_{j} = {{0}};" for m in range(rows) for j in range(width)]
-        lines += [
+        runs = self.runs
+        sums = [f"{m}_{j}" for m in range(rows) for j in range(width)]
+        counted = self._counted(rows, width)
+        wide = runs.words * runs.count * self.kernel[0] > self.most
+        if wide:
+            counted = self._summed(counted, sums, rows, width)
+        lines = [
+            _zeros("d" if wide else "c", sums),
             "const uint32_t *b = weights;",
             f"for (long y = 0; y < {self.kernel[0]}; y++)",
             f"for (long x = 0; x < {runs.count}; x++) {{",
             f"const uint8_t *p = a + y * {self.down} + x * {runs.step};",
+            counted,
+            "}",
         ]
-        whole = self._word(rows, width, step, "")
-        if runs.bytes >= WORD:
-            lines += [
-                "#pragma GCC unroll 1",
-                f"for (long n = 0; n < {runs.bytes // WORD}; n++) {{",
-                f"{whole} p += {WORD}; HIDE(p);",
-                "}",
-            ]
-        if runs.rest:
-            mask = (1 << 8 * runs.rest) - 1
-            lines.append(
-                f"{{ {self._word(rows, width, step, '' if self.ternary else str(mask))} }}"
-            )
-        lines.append("}")
         for m in range(rows):
             lines.append(f"{{ const int32_t *z = start + column[{m}] * {columns * self.isa.lanes};")
-            lines += [self._end(m, j, part if j == width - 1 else 0) for j in range(width)]
+            for j in range(width):
+                total = f"d{m}_{j}" if wide else f"BITSUM(c{m}_{j})"
+                lines.append(self._end(m, j, part if j == width - 1 else 0, total))
             lines.append("}")
         return "\n".join(lines)
+
+    @property
+    def most(self) -> int:
+        """Words that are counted before counts, which are bytes, become sums."""
+        return 2**31 if self.isa.name == "avx512" else BYTES_MOST
+
+    def _counted(self, rows: int, width: int, count: str = "") -> str:
+        """The words of a run, or `count` of them and nothing behind; p is where they begin."""
+        full, step = self.runs.bytes // WORD, self.strides[1] * self.image.pitch
+        lines = []
+        if full:
+            lines += [
+                "#pragma GCC unroll 1",
+                f"for (long n = 0; n < {count or full}; n++) {{",
+                f"{self._word(rows, width, step, '')} p += {WORD}; HIDE(p);",
+                "}",
+            ]
+        if self.runs.rest and not count:
+            lines.append(self._rest(rows, width))
+        return "\n".join(lines)
+
+    def _rest(self, rows: int, width: int) -> str:
+        """The last word of a run, where other bits follow."""
+        mask = "" if self.ternary else str((1 << 8 * self.runs.rest) - 1)
+        return f"{{ {self._word(rows, width, self.strides[1] * self.image.pitch, mask)} }}"
+
+    def _summed(self, counted: str, sums: list[str], rows: int, width: int) -> str:
+        """Counts of a run, in parts where it is long, become sums."""
+        start = _zeros("c", sums)
+        end = " ".join(f"d{n} += BITSUM(c{n});" for n in sums)
+        if self.runs.words <= self.most:
+            return f"{start}\n{counted}\n{end}"
+        part = self._counted(rows, width, f"(left < {self.most} ? left : {self.most})")
+        text = (
+            f"for (long left = {self.runs.bytes // WORD}; left > 0; left -= {self.most}) {{\n"
+            f"{start}\n{part}\n{end}\n}}"
+        )
+        if self.runs.rest:
+            text += f"\n{{ {start}\n{self._rest(rows, width)}\n{end} }}"
+        return text
 
     def _word(self, rows: int, width: int, step: int, mask: str) -> str:
         """One word of each row with one line of the panel."""
@@ -182,7 +218,7 @@ class Product:
         )
         return f"{loads} {sums} b += {planes * width} * VL;"
 
-    def _end(self, m: int, j: int, part: int) -> str:
+    def _end(self, m: int, j: int, part: int, total: str) -> str:
         """A sum to its place: scaled, changed, stored, and what signs it has."""
         target = self.target
         at = f"{m * target.step} + {j * target.column}"
@@ -196,6 +232,10 @@ class Product:
         )
         return (
             f"{{ vf v = LD(scale + {j} * VL) * "
-            f"__builtin_convertvector(LDI(z + {j} * VL) - 2 * c{m}_{j}, vf); KEEP(v); "
+            f"__builtin_convertvector(LDI(z + {j} * VL) - 2 * {total}, vf); KEEP(v); "
             f"v += LD(bias + {j} * VL); KEEP(v); {lines}{store}{signs} }}"
         )
+
+
+def _zeros(name: str, numbers: list[str]) -> str:
+    return f"vi {', '.join(f'{name}{n} = {{0}}' for n in numbers)};"

@@ -44,8 +44,7 @@ def conv(
     (samples, blocks, height, width, _), (_, columns, rows, out, _) = x.shape, y.shape
     outputs, inputs, kh, kw = weights.shape
     padded = any(where.begins) or any(where.ends)
-    line = width + (where.begins[1] + where.ends[1] if padded else 0)
-    lines = height + (where.begins[0] + where.ends[0] if padded else 0)
+    lines, line = height + where.begins[0] + where.ends[0], width + where.begins[1] + where.ends[1]
     whole = kh == kw == 1 and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
     embedded, pairs = isa.name == "avx512" and not isa.bf16, isa.bf16
@@ -90,22 +89,29 @@ def conv(
         at += tile.columns * lanes * depth * kh * kw
     body = "\n".join(calls)
     sample = f"x0 + n * {x.size // samples}"
-    if padded or pairs:
-        geometry = (blocks, height, width, where, lines, line, lanes)
-        if not pairs:
-            copy = _pad(*geometry)
-        elif padded:
-            copy = _pad_rounded(*geometry, inputs % lanes)
-        else:
-            copy = _rounded(blocks, height * width, lanes, inputs % lanes)
-        body = f"float *in = (float *)s;\n{copy.replace('XP', f'({sample})')}\n{body}"
-    else:
-        body = f"const float *in = {sample};\n{body}"
+    body = f"{_read(layer, where, inputs, sample, pairs=pairs)}\n{body}"
     scratch = 4 * blocks * lines * line * block if padded or pairs else 0
     if spread is not None:
         tables.append(pad_columns(spread.scale, columns, lanes))
         body, scratch = spread.within(body, scratch)
     return Code(loop("n", samples, body), tables, scratch, helpers)
+
+
+def _read(layer: Layer, where: Window, inputs: int, sample: str, *, pairs: bool) -> str:
+    """C that has the input of a sample at `in`: as it lies, or with a border, or as pairs."""
+    _, blocks, height, width, lanes = layer.input(0).shape
+    (top, left), (bottom, right) = where.begins, where.ends
+    padded, real = any(where.begins) or any(where.ends), inputs % lanes
+    if not padded and not pairs:
+        return f"const float *in = {sample};"
+    geometry = (blocks, height, width, where, height + top + bottom, width + left + right, lanes)
+    if not pairs:
+        copy = _pad(*geometry)
+    elif padded:
+        copy = _pad_rounded(*geometry, real)
+    else:
+        copy = _rounded(blocks, height * width, lanes, real)
+    return f"float *in = (float *)s;\n{copy.replace('XP', f'({sample})')}"
 
 
 def _rounded(blocks: int, pixels: int, lanes: int, real: int) -> str:
