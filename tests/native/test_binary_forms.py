@@ -130,3 +130,31 @@ def _with(call: Call, value: float) -> ir.Model:
     model.graph.register_initializer(value_)
     del model.graph.inputs[1:]
     return model
+
+
+SIGNED = """<ir_version: 10, opset_import: ["": 20]>
+t (float[4,40] x, float[40] t, float[4,40] u, float[40,8] w, float[4,8] v) => (float[n,m] y)
+<float one = {1}, float other = {-1}> { BODY }"""
+TWINS = {
+    "g = GreaterOrEqual(x, t) s = Where(g, one, other) y = MatMul(s, w)": True,
+    "g = Greater(x, t) s = Where(g, one, other) y = MatMul(s, w)": False,
+    "g = GreaterOrEqual(x, t) s = Where(g, other, one) y = MatMul(s, w)": False,
+    "g = GreaterOrEqual(x, u) s = Where(g, one, other) y = MatMul(s, w)": False,
+    "g = GreaterOrEqual(t, x) s = Where(g, one, other) y = MatMul(s, w)": False,
+    "g = GreaterOrEqual(x, t) s = Where(g, one, other) y = Gemm<alpha = 0.3>(s, w)": False,
+    "g = GreaterOrEqual(x, t) s = Where(g, one, other) y = Gemm<transA = 1>(s, v)": False,
+}
+
+
+@pytest.mark.parametrize("body", TWINS)
+def test_only_signs_are_counted(body: str) -> None:
+    """Must not: another comparison, other numbers, limits of single elements, another product."""
+    model = ir.from_onnx_text(SIGNED.replace("BODY", body))
+    rng = np.random.default_rng(6)
+    for value in list(model.graph.inputs[1:]):
+        shape = value.shape.numpy()  # type: ignore[union-attr]
+        drawn = rng.integers(0, 2, shape) * 2 - 1 if value.name in "vw" else rng.normal(size=shape)
+        value.const_value = ir.tensor(drawn.astype(np.float32))
+        model.graph.register_initializer(value)
+    del model.graph.inputs[1:]
+    assert ("_BRows" in emit_model(model, isa="scalar").operators) == TWINS[body]
