@@ -100,13 +100,14 @@ def _judged(
     """Print a form beside what it is measured by; 1 when it misses its target."""
     quiet = min(least[n] for n in engines) / least[name]
     ratio, share = min(times[n] for n in engines) / times[name], sizes[name] / sizes["source"]
-    own = times[name] / times[OURS]
+    own, own_quiet = (found[name] / found[OURS] for found in (times, least))
     good = ratio >= LEAST if name == "w1a1" else name == "w2a1" or own <= SLOWEST
     good &= share <= PACKED[name] and errors[name] <= ERROR
     asked = f", asked {LEAST:g} " if name == "w1a1" else " "
     print(
         f"  {name:6} {ratio:5.2f} times as fast as the best engine{asked}(shortest runs "
-        f"{quiet:.2f}), {own:.2f} of the time of fp32 in C, {sizes[name]} bytes of weights, "
+        f"{quiet:.2f}), {own:.2f} of the time of fp32 in C (shortest runs {own_quiet:.2f}), "
+        f"{sizes[name]} bytes of weights, "
         f"{100 * share:.1f} % of the source, error {errors[name]:.0e}: "
         f"{'ok' if good else 'MISSED'}",
         flush=True,

@@ -273,7 +273,7 @@ def with_constants(text: str, inputs: int, scale: float = 1.0) -> ir.Model:
 
 
 BINARY_CHAIN = """<ir_version: 10, opset_import: ["": 20]>
-t (float[2,24,9,10] x) => (float[2,40,4,5] y)
+t (float[2,24,7,6] x) => (float[2,40,3,3] y)
 <float one = {1}, float other = {-1}> {
   g0 = GreaterOrEqual(x, t0)  v0 = Where(g0, one, other)
   c0 = Conv<pads = [1, 1, 1, 1]>(v0, w0)  m0 = Mul(c0, s0)  a0 = Add(m0, b0)

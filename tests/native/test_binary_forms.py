@@ -62,7 +62,7 @@ def test_bits_are_those_of_the_reference(native, isa: str) -> None:
 @pytest.mark.parametrize("isa", HERE)
 def test_what_goes_round_binary_layers_becomes_part_of_them(native, isa: str) -> None:
     model = binary_chain()
-    feeds = {"x": np.random.default_rng(4).normal(size=(2, 24, 9, 10)).astype(np.float32)}
+    feeds = {"x": np.random.default_rng(4).normal(size=(2, 24, 7, 6)).astype(np.float32)}
     wanted = Session(model).run(feeds)["y"]
     np.testing.assert_array_equal(native(model, feeds, isa, QUICK)["y"], wanted, err_msg=isa)
     operators = emit_model(model, isa=isa).operators
@@ -130,3 +130,31 @@ def _with(call: Call, value: float) -> ir.Model:
     model.graph.register_initializer(value_)
     del model.graph.inputs[1:]
     return model
+
+
+SIGNED = """<ir_version: 10, opset_import: ["": 20]>
+t (float[4,40] x, float[40] t, float[4,40] u, float[40,8] w, float[4,8] v) => (float[n,m] y)
+<float one = {1}, float other = {-1}> { BODY }"""
+TWINS = {
+    "g = GreaterOrEqual(x, t) s = Where(g, one, other) y = MatMul(s, w)": True,
+    "g = Greater(x, t) s = Where(g, one, other) y = MatMul(s, w)": False,
+    "g = GreaterOrEqual(x, t) s = Where(g, other, one) y = MatMul(s, w)": False,
+    "g = GreaterOrEqual(x, u) s = Where(g, one, other) y = MatMul(s, w)": False,
+    "g = GreaterOrEqual(t, x) s = Where(g, one, other) y = MatMul(s, w)": False,
+    "g = GreaterOrEqual(x, t) s = Where(g, one, other) y = Gemm<alpha = 0.3>(s, w)": False,
+    "g = GreaterOrEqual(x, t) s = Where(g, one, other) y = Gemm<transA = 1>(s, v)": False,
+}
+
+
+@pytest.mark.parametrize("body", TWINS)
+def test_only_signs_are_counted(body: str) -> None:
+    """Must not: another comparison, other numbers, limits of single elements, another product."""
+    model = ir.from_onnx_text(SIGNED.replace("BODY", body))
+    rng = np.random.default_rng(6)
+    for value in list(model.graph.inputs[1:]):
+        shape = value.shape.numpy()  # type: ignore[union-attr]
+        drawn = rng.integers(0, 2, shape) * 2 - 1 if value.name in "vw" else rng.normal(size=shape)
+        value.const_value = ir.tensor(drawn.astype(np.float32))
+        model.graph.register_initializer(value)
+    del model.graph.inputs[1:]
+    assert ("_BRows" in emit_model(model, isa="scalar").operators) == TWINS[body]

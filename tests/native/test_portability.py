@@ -47,7 +47,7 @@ def _models() -> dict[str, tuple[ir.Model, dict[str, Any]]]:
     rng = np.random.default_rng(8)
     with np.load(SAMPLES / "digits.npz") as arrays:
         digit = {"image": arrays["image"][:1]}
-    bits = {"x": rng.normal(size=(2, 24, 9, 10)).astype(np.float32)}
+    bits = {"x": rng.normal(size=(2, 24, 7, 6)).astype(np.float32)}
     rows = rng.normal(size=(3, 100)).astype(np.float32)
     calls = {
         "a": convolution("BinaryConv", "many channels", 1),
