@@ -75,7 +75,7 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
         calls.append(
             f"{name}(in + r * {where.strides[0] * line * pixel}, t0 + {at}, t1 + {first}, "
             f"t2 + {first}, y0 + {place}{other}, {run // panel.tile.rows}, {steps}, "
-            f"{lines * line * pixel}, {rows * out * LANES}, {kh}, {kw}, "
+            f"{LANES if plain else lines * line * LANES}, {rows * out * LANES}, {kh}, {kw}, "
             f"{where.dilations[0] * line * pixel}, {where.dilations[1] * pixel}, "
             f"{zero});"
         )
