@@ -39,7 +39,7 @@ def test_lines_behind_integer_layers_have_the_bits_of_onnx_runtime(native, isa: 
         assert np.array_equal(got[info.name], wanted), info.name
     operators = emit_model(model, isa=isa).operators
     assert not {"_Map", "PRelu"} & set(operators)
-    assert operators.count("DequantizeLinear") == 2  # of the outputs
+    assert operators.count("DequantizeLinear") == 3  # of the outputs
     assert operators.count("_QSlopes") == (6 if isa == "scalar" else 1)
 
 
