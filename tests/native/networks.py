@@ -194,7 +194,7 @@ def sloped_network() -> ir.Model:
     f = net.pad(e, 0, 0, 1, 0, 0, 0, 0, 2)
     g = net.prelu(net.add(net.conv(f, 24, 24, 1), f), 24)
     h = net.add(f, g)
-    i = net.join(c, h, g)
+    i = net.join(f, h, g)
     return net.model(net.prelu(h, 24), net.conv(h, 3, 24, 3), net.conv(i, 5, 72, 1))
 
 
