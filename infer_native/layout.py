@@ -228,8 +228,7 @@ class _Assignment:
 
     def _joined(self, layer: Layer) -> bool:
         """Images side by side, most of them in blocks, that are few to a block."""
-        shape = layer.output().shape
-        if layer.op != "Concat" or len(shape) != 4 or layer.attrs["axis"] % 4 != 1:
+        if layer.op != "Concat" or len(layer.output().shape) != 4 or layer.attrs["axis"] % 4 != 1:
             return False
         tensors = [t for t in layer.inputs if t is not None]
         channels = [t.shape[1] for t in tensors]
