@@ -79,7 +79,7 @@ def fuse_integer_slopes(program: Program, isa: Isa) -> None:
         slopes = layer.attrs.get("slopes")
         joint = layer.optional(0)
         conv = None if joint is None or slopes is None else producers.get(joint)
-        if conv is None or conv.op != "_QConv" or len(users[conv.output()]) != 1:
+        if joint is None or conv is None or conv.op != "_QConv" or len(users[joint]) != 1:
             continue
         if joint in kept or "slopes" in conv.attrs or fast_integer(conv, isa) is None:
             continue

@@ -13,6 +13,7 @@ import numpy as np
 from infer_native.cwriter import loop
 from infer_native.epilogue import fuse_epilogues, fuse_integer_slopes, fuse_integer_sums
 from infer_native.kernels import Code, binary, blocked_map
+from infer_native.kernels.blocked_concat import concat, fits
 from infer_native.program import Layer, Tensor, constant_tensor
 from infer_native.select import (
     fast_conv,
@@ -72,6 +73,7 @@ class _Assignment:
             or self._map(layer)
             or self._global_pool(layer)
             or self._around(layer)
+            or self._joined(layer)
             or self._rescaled(layer)
         ):
             return
@@ -252,6 +254,21 @@ class _Assignment:
             return False
         inputs: list[Tensor | None] = [self._as_blocked(layer.input(0))]
         attrs = {**layer.attrs, "code": chosen}
+        made: list[Tensor | None] = [self._new(layer.output())]
+        self._layers.append(Layer(layer.op, layer.name, inputs, made, attrs))
+        return True
+
+    def _joined(self, layer: Layer) -> bool:
+        """Images side by side, most of them in blocks, that are few to a block."""
+        if layer.op != "Concat" or len(layer.output().shape) != 4 or layer.attrs["axis"] % 4 != 1:
+            return False
+        tensors = [t for t in layer.inputs if t is not None]
+        channels = [t.shape[1] for t in tensors]
+        found = sum(t.shape[1] for t in tensors if t in self._twins)
+        if 2 * found < sum(channels) or not fits(channels, self._lanes):
+            return False
+        attrs = {**layer.attrs, "code": lambda fast: concat(fast, channels)}
+        inputs: list[Tensor | None] = [self._as_blocked(t) for t in tensors]
         made: list[Tensor | None] = [self._new(layer.output())]
         self._layers.append(Layer(layer.op, layer.name, inputs, made, attrs))
         return True

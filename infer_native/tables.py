@@ -96,7 +96,10 @@ def _table(first: Layer, chain: list[Layer], last: Layer, opset: int) -> Layer |
     constants = [t for layer in chain for t in layer.inputs if t and t.root.data is not None]
     channels = any(t.size != 1 for t in constants)
     if channels:
-        values = np.broadcast_to(values, (last.input(0).shape[1], 256))
+        shape = target.tensor.shape
+        if any(layer.output().shape != shape for layer in (first, *chain)):
+            return None  # seen under another shape in between
+        values = np.broadcast_to(values, (shape[1], 256))
     for layer in chain:
         before = values.shape
         values = _applied(layer, values, opset)
@@ -106,8 +109,6 @@ def _table(first: Layer, chain: list[Layer], last: Layer, opset: int) -> Layer |
     if not channels:
         return _lookup(last.name, source.tensor, target.tensor, table, source, target)
     if source.tensor.dtype != np.uint8 or target.tensor.dtype != np.uint8:
-        return None
-    if source.tensor.shape != target.tensor.shape:
         return None
     lines = slopes(table, source.zero, target.zero)
     if lines is None:

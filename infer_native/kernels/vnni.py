@@ -48,18 +48,19 @@ def conv(layer: Layer, where: Window, group: int) -> Code:
 def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
     x, y = layer.input(0), layer.output()
     samples, (_, columns, rows, out, _) = x.shape[0], y.shape
-    _, inputs, kh, kw = linear.weights.shape
     plain = not x.block
-    pixel = GROUP if plain else LANES
+    weights = _lines(linear.weights) if plain and where.dilations[1] == 1 else linear.weights
+    _, inputs, kh, kw = weights.shape
+    pixel = x.shape[1] if plain else LANES
     height, width = x.shape[2:4]
     padded = plain or any(where.begins) or any(where.ends)
     line = width + where.begins[1] + where.ends[1] if padded else width
     lines = height + where.begins[0] + where.ends[0] if padded else height
-    whole = kh == kw == 1 and where.strides == (1, 1) and not padded
+    whole = where.kernel == (1, 1) and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
     panels = panels_of(choose(run, columns, REGISTERS, False, measured(layer)))
     constants, zero = added(linear, layer.attrs, columns)
-    tables = [pack(linear.weights, panels), *vectors(linear, columns), *constants]
+    tables = [pack(weights, panels), *vectors(linear, columns), *constants]
     helpers: dict[str, str] = {}
     calls, at = [], 0
     steps = -(-inputs // GROUP)
@@ -74,7 +75,7 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
         calls.append(
             f"{name}(in + r * {where.strides[0] * line * pixel}, t0 + {at}, t1 + {first}, "
             f"t2 + {first}, y0 + {place}{other}, {run // panel.tile.rows}, {steps}, "
-            f"{lines * line * pixel}, {rows * out * LANES}, {kh}, {kw}, "
+            f"{LANES if plain else lines * line * LANES}, {rows * out * LANES}, {kh}, {kw}, "
             f"{where.dilations[0] * line * pixel}, {where.dilations[1] * pixel}, "
             f"{zero});"
         )
@@ -82,6 +83,12 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
     body = "\n".join(loop("r", 1 if whole else rows, c) for c in calls)
     source, scratch = bordered(layer, where, linear.zero_in, lines, line, padded=padded)
     return Code(loop("n", samples, f"{source}{body}"), tables, scratch, helpers)
+
+
+def _lines(weights: Array) -> Array:
+    """The taps of a line as inputs: side by side as the pixels that they meet."""
+    outputs, inputs, kh, kw = weights.shape
+    return weights.transpose(0, 3, 1, 2).reshape(outputs, kw * inputs, kh, 1)
 
 
 def pack(weights: Array, panels: Sequence[Panel]) -> Array:

@@ -116,7 +116,7 @@ def bordered(
     if not padded:
         return f"const uint8_t *in = {sample};\n", 0
     if not x.block:
-        return _pixels(layer, where, zero, lines, line), GROUP * lines * line + SPARE
+        return _pixels(layer, where, zero, lines, line), x.shape[1] * lines * line + SPARE
     blocks, height, width = x.shape[1:4]
     top, left = where.begins
     right = line - left - width
@@ -137,13 +137,18 @@ def _pixels(layer: Layer, where: Window, zero: int, lines: int, line: int) -> st
     """Up to four channels side by side for each pixel, with a border of the zero point."""
     _, channels, height, width = layer.input(0).shape
     top, left = where.begins
-    at = f"x0 + (n * {channels} + k) * {height * width} + (r - {top}) * {width}"
+    planes = "\n".join(
+        f"const uint8_t *p{k} = x0 + (n * {channels} + {k}) * {height * width} + "
+        f"(r - {top}) * {width};"
+        for k in range(channels)
+    )
+    copy = " ".join(f"d[i * {channels} + {k}] = p{k}[i];" for k in range(channels))
     row = (
-        f"uint8_t *d = in + r * {line * GROUP};\nmemset(d, {zero}, {line * GROUP});\n"
-        f"if (r < {top} || r >= {top + height}) continue;\nd += {left * GROUP};\n"
-        + loop("k", channels, f"const uint8_t *p = {at};\n"
-               + loop("i", width, f"d[i * {GROUP} + k] = p[i];"))
-    )  # fmt: skip
+        f"uint8_t *restrict d = in + r * {line * channels};\n"
+        f"memset(d, {zero}, {line * channels});\n"
+        f"if (r < {top} || r >= {top + height}) continue;\nd += {left * channels};\n"
+        f"{planes}\n{loop('i', width, copy)}"
+    )
     return f"uint8_t *in = (uint8_t *)s;\n{loop('r', lines, row)}\n"
 
 

@@ -98,6 +98,9 @@ class Network:
     def pad(self, x: str, *pads: int) -> str:
         return self._quantised(f"Pad({x}, {self._constant('int64', np.array(pads))})")
 
+    def join(self, *x: str) -> str:
+        return self._quantised(f"Concat<axis = 1>({', '.join(x)})")
+
     def mean(self, x: str) -> str:
         return self._quantised(f"GlobalAveragePool({x})")
 
@@ -177,7 +180,7 @@ def integer_network() -> ir.Model:
 
 
 def sloped_network() -> ir.Model:
-    """Every kind of integer layer that ends in two lines; pooling and borders of bytes in blocks.
+    """Every kind of integer layer that ends in two lines; bytes pooled, bordered, side by side.
 
     The sum h is read twice, so that its lines stay apart.
     """
@@ -191,7 +194,8 @@ def sloped_network() -> ir.Model:
     f = net.pad(e, 0, 0, 1, 0, 0, 0, 0, 2)
     g = net.prelu(net.add(net.conv(f, 24, 24, 1), f), 24)
     h = net.add(f, g)
-    return net.model(net.prelu(h, 24), net.conv(h, 3, 24, 3))
+    i = net.join(f, h, g)
+    return net.model(net.prelu(h, 24), net.conv(h, 3, 24, 3), net.conv(i, 5, 72, 1))
 
 
 def chained(depth: int, channels: int, size: int, **attrs: Any) -> tuple[ir.Model, Any]:

@@ -102,3 +102,24 @@ def test_chains_with_numbers_for_each_channel(native, isa: str) -> None:
     for name, wanted in zip("yz", session.run(None, {"x": x}), strict=True):
         scale = float(np.abs(wanted).max())
         np.testing.assert_allclose(got[name], wanted, rtol=0, atol=3e-6 * scale, err_msg=name)
+
+
+JOINED = """<ir_version: 10, opset_import: ["": 20]>
+t (float[2,16,5,7] x, float[20,16,1,1] k, float[33,16,1,1] m, float[8,85,1,1] u)
+  => (float[n,c,h,v] y, float[n,c,h,v] z)
+{ a = Conv(x, k)  b = Conv(x, m)  d = Concat<axis = 1>(b, a, x, x)  e = Concat<axis = -3>(x, b, x)
+  y = Conv(d, u)  z = Relu(e) }"""
+
+
+@pytest.mark.parametrize("isa", HERE)
+def test_images_side_by_side_stay_in_blocks(native, isa: str) -> None:
+    """Whole blocks, parts of blocks, and an image that comes as it lies."""
+    rng = np.random.default_rng(8)
+    model = weighted(JOINED, rng)
+    x = rng.normal(size=(2, 16, 5, 7)).astype(np.float32)
+    assert emit_model(model, isa=isa).operators.count("_ToPlain") == (0 if isa == "scalar" else 2)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    got = native(model, {"x": x}, isa)
+    for name, wanted in zip("yz", session.run(None, {"x": x}), strict=True):
+        scale = float(np.abs(wanted).max())
+        np.testing.assert_allclose(got[name], wanted, rtol=0, atol=3e-6 * scale, err_msg=name)

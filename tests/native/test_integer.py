@@ -39,8 +39,25 @@ def test_lines_behind_integer_layers_have_the_bits_of_onnx_runtime(native, isa: 
         assert np.array_equal(got[info.name], wanted), info.name
     operators = emit_model(model, isa=isa).operators
     assert not {"_Map", "PRelu"} & set(operators)
-    assert operators.count("DequantizeLinear") == 2  # of the outputs
+    assert operators.count("DequantizeLinear") == 3  # of the outputs
     assert operators.count("_QSlopes") == (6 if isa == "scalar" else 1)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_pictures_of_few_channels(native, channels: int) -> None:
+    """Lines of a filter lie side by side, unless it is dilated."""
+    net = Network((2, channels, 11, 13))
+    model = net.model(
+        net.conv(net.input, 20, channels, 5, strides=[2, 3], pads=[2, 1, 2, 0]),
+        net.conv(net.input, 5, channels, 3, dilations=[2, 2], pads=[0, 2, 1, 2]),
+        net.conv(net.input, 17, channels, 1),
+    )
+    x = np.random.default_rng(1).normal(0, 2, (2, channels, 11, 13)).astype(np.float32)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    got = native(model, {"x": x})
+    for info, wanted in zip(session.get_outputs(), session.run(None, {"x": x}), strict=True):
+        assert len(np.unique(wanted)) > 10
+        assert np.array_equal(got[info.name], wanted), info.name
 
 
 @pytest.mark.parametrize("isa", ["sse", "avx2"])

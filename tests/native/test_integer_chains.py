@@ -79,6 +79,25 @@ def test_a_chain_that_somebody_else_reads_stays(native) -> None:
         np.testing.assert_allclose(got[name], value, rtol=0, atol=2e-6, err_msg=name)
 
 
+RESHAPED = (
+    HEAD
+    + """t (float[1,4,3,2] x) => (float[1,2,3,4] y)
+<float sa = {0.05}, uint8 za = {100}, float sb = {0.031}, uint8 zb = {20}, int64[4] s = {1, 2, 3, 4},
+ float[2,1,1] p = {0.3, -0.7}, float[4,1,1] o = {1.5, 0.1, 2.5, 0.2}>
+{ qx = QuantizeLinear(x, sa, za)  a = DequantizeLinear(qx, sa, za)  b = PRelu(a, o)
+  r = Reshape(b, s)  c = PRelu(r, p)  q = QuantizeLinear(c, sb, zb)
+  y = DequantizeLinear(q, sb, zb) }"""
+)
+
+
+def test_channels_of_two_shapes_stay_in_float(native) -> None:
+    model = ir.from_onnx_text(RESHAPED)
+    x = np.random.default_rng(1).normal(0, 4, (1, 4, 3, 2)).astype(np.float32)
+    assert "_QSlopes" not in emit_model(model).operators
+    got = native(model, {"x": x})["y"]
+    np.testing.assert_array_equal(got, wanted(model, {"x": x})["y"])
+
+
 @pytest.mark.parametrize("isa", HERE)
 def test_moved_bytes_have_the_bits(native, isa: str) -> None:
     """Transposed, joined, enlarged, cut and bordered, with other scales and with the same."""
