@@ -1,4 +1,4 @@
-"""What follows a convolution element by element becomes the end of its tiles."""
+"""What follows a convolution or a product element by element becomes the end of its tiles."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING
 
 from infer_native.kernels.gemm import Epilogue
 from infer_native.program import Layer, Tensor
-from infer_native.select import fast_conv, fast_integer
+from infer_native.select import fast_conv, fast_integer, fast_product
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.kernels.elementwise import Step
-    from infer_native.program import Program
+    from infer_native.program import Array, Program
 
 MAX_OPERANDS = 2
 MAX_RATIO = 2**20  # of scales: up to it every sum fits into int32
 
 
 def fuse_epilogues(program: Program, isa: Isa) -> None:
-    """Conv -> chain that only it feeds: the chain's steps move into the convolution.
+    """Conv or product -> chain that only it feeds: the chain's steps move into it.
 
-    The other inputs of the chain are images of the same shape or single constants.
+    The other inputs of the chain have the same shape or are single constants; behind a product
+    with constant weights also constants with a number for each output.
     """
     users = program.users()
     kept = {t.root for t in program.outputs}
@@ -29,12 +30,13 @@ def fuse_epilogues(program: Program, isa: Isa) -> None:
     result: list[Layer | None] = list(program.layers)
     taken: set[int] = set()
     for index, layer in enumerate(program.layers):
-        if fast_conv(layer, isa) is None or layer.output().root in kept:
+        rows = _is_rows(layer, isa)
+        if not (rows or fast_conv(layer, isa)) or layer.output().root in kept:
             continue
         readers = users.get(layer.output().root, [])
         if not readers or any(r is not readers[0] for r in readers) or id(readers[0]) in taken:
             continue
-        joint = _joined(layer, readers[0])
+        joint = _joined(layer, readers[0], columns=rows)
         if joint is not None:
             taken.add(id(readers[0]))
             result[index] = None
@@ -72,37 +74,52 @@ def _dense(conv: Layer, isa: Isa) -> bool:
     return conv.attrs.get("group", 1) == 1 and fast_integer(conv, isa) is not None
 
 
-def _joined(conv: Layer, chain: Layer) -> Layer | None:
-    if chain.op != "_Map" or chain.output().shape != conv.output().shape:
+def _is_rows(layer: Layer, isa: Isa) -> bool:
+    """Is it a product with constant weights whose outputs fill whole vectors?"""
+    if fast_product(layer, isa) is None or layer.output().shape[-1] % isa.lanes:
+        return False
+    weights = layer.input(1)
+    return weights.root.data is not None and len(weights.shape) == 2
+
+
+def _joined(layer: Layer, chain: Layer, *, columns: bool) -> Layer | None:
+    made = layer.output()
+    if chain.op != "_Map" or chain.output().shape != made.shape:
         return None
     steps = chain.attrs["steps"]
     if any(not s.vector or s.ctype != "float" for s in steps):
         return None
     names: list[str] = []
     constants: list[float] = []
+    tables: list[Array] = []
     operands: list[Tensor] = []
     for tensor in chain.inputs:
         assert tensor is not None
-        if tensor is conv.output():
+        data = tensor.root.data
+        if tensor is made:
             names.append("v")
-        elif tensor.root.data is not None and tensor.size == 1:
+        elif data is not None and tensor.size == 1:
             names.append(f"VSET(k[{len(constants)}])")
-            constants.append(float(tensor.root.data.reshape(())))
-        elif tensor.shape == chain.output().shape and tensor.root.data is None:
+            constants.append(float(data.reshape(())))
+        elif columns and data is not None and tensor.size == made.shape[-1] == tensor.shape[-1]:
+            names.append(f"LD(z{len(tables)} + @COLUMN)")
+            tables.append(data.reshape(-1))
+        elif tensor.shape == made.shape and data is None and tensor.root is not made.root:
             names.append(f"LD(q{len(operands)} + @AT)")
             operands.append(tensor)
         else:
             return None
-    if len(operands) > MAX_OPERANDS:
+    if len(operands) > MAX_OPERANDS or "v" not in names:
         return None
-    epilogue = _epilogue(names, steps, len(operands), tuple(constants))
-    attrs = {**conv.attrs, "epilogue": epilogue, "operands": operands}
-    return Layer("Conv", chain.name, list(conv.inputs), chain.outputs, attrs)
+    epilogue = _epilogue(names, steps, len(operands), tuple(constants), tuple(tables))
+    attrs = {**layer.attrs, "epilogue": epilogue, "operands": operands}
+    return Layer(layer.op, chain.name, list(layer.inputs), chain.outputs, attrs)
 
 
 def _epilogue(
-    names: list[str], steps: list[Step], operands: int, constants: tuple[float, ...]
-) -> Epilogue:
+    names: list[str], steps: list[Step], operands: int, constants: tuple[float, ...],
+    columns: tuple[Array, ...],
+) -> Epilogue:  # fmt: skip
     known, lines = list(names), []
     for number, step in enumerate(steps):
         text = step.vector.format(*(known[a] for a in step.arguments))
@@ -111,4 +128,4 @@ def _epilogue(
     lines.append(f"v = {known[-1]};")
     text = " ".join(lines) + " "
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return Epilogue(key, text, tuple(f"q{n}" for n in range(operands)), constants)
+    return Epilogue(key, text, tuple(f"q{n}" for n in range(operands)), constants, columns)

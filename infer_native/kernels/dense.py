@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from infer_native.kernels.gemm import Panel
     from infer_native.program import Array, Layer
 
+PLAIN = Epilogue()
 MIN_WORK = 256  # multiply-adds; below it the generic kernel is as fast
 
 
@@ -33,20 +34,24 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
     rows = layer.input(0).size // inputs
     panels = panels_for(rows, outputs, isa, measured(layer), pairs=isa.bf16)
     columns = -(-outputs // isa.lanes)
+    epilogue = layer.attrs.get("epilogue", Epilogue())
     tables = [
         pack(matrix.T.reshape(outputs, 1, inputs), panels, isa.lanes, pairs=isa.bf16),
         pad_columns(bias, columns, isa.lanes),
+        *epilogue.tables,
     ]
     helpers: dict[str, str] = {}
     if isa.bf16:
-        return _rounded(panels, rows, inputs, outputs, isa, helpers, tables)
-    body = calls(panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0")
+        return _rounded(panels, rows, inputs, outputs, isa, helpers, tables, epilogue)
+    body = calls(
+        panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0", epilogue=epilogue
+    )
     return Code(body, tables, 0, helpers)
 
 
 def _rounded(
     panels: list[Panel], rows: int, inputs: int, outputs: int, isa: Isa, helpers: dict[str, str],
-    tables: list[Array],
+    tables: list[Array], epilogue: Epilogue,
 ) -> Code:  # fmt: skip
     """The same in bfloat16: x0 is rounded to pairs first."""
     units = -(-inputs // 2)
@@ -56,7 +61,7 @@ def _rounded(
         first = f"nx_pairs(x0, in, {rows * inputs // isa.lanes});"
     body = calls(
         panels, rows, units, outputs, isa, helpers, "(const float *)t0", "t1", "in", "y0",
-        pairs=True,
+        pairs=True, epilogue=epilogue,
     )  # fmt: skip
     scratch = 4 * rows * units + 4 * isa.lanes
     return Code(f"float *in = (float *)s;\n{first}\n{body}", tables, scratch, helpers)
@@ -111,6 +116,7 @@ def _packing(panels: list[Panel], inputs: int, outputs: int, isa: Isa) -> str:
 def calls(
     panels: list[Panel], rows: int, inputs: int, outputs: int, isa: Isa, helpers: dict[str, str],
     weights: str, bias: str, a: str, y: str, *, pairs: bool = False,
+    epilogue: Epilogue = PLAIN,
 ) -> str:  # fmt: skip
     """C that calls a product for each panel: y[rows, outputs] = a[rows, inputs] times weights."""
     lines, at, lanes = [], 0, isa.lanes
@@ -119,13 +125,15 @@ def calls(
         tile = panel.tile
         end = (panel.first + tile.columns) * lanes
         partial = end > outputs
-        name, text = product(tile, rows, inputs, Epilogue(), partial=partial, pairs=pairs)
+        name, text = product(tile, rows, inputs, epilogue, partial=partial, pairs=pairs)
         helpers |= text
+        first = panel.first * lanes
+        given = epilogue.arguments(str(first), 2, first)
         part = f", {lanes - (end - outputs)}" if partial else ""
         lines.append(
             f"{name}({a}, {weights} + {at}, {bias} + {panel.first * lanes}, "
-            f"{y} + {panel.first * lanes}, {rows // tile.rows}, {inputs}, {block}, {outputs}, "
-            f"{lanes}, 1, 1, 0, 0{part});"
+            f"{y} + {panel.first * lanes}{given}, {rows // tile.rows}, {inputs}, {block}, "
+            f"{outputs}, {lanes}, 1, 1, 0, 0{part});"
         )
         at += tile.columns * lanes * inputs
     return "\n".join(lines)

@@ -14,7 +14,7 @@ def helpers() -> dict[str, str]:
             "double", "nx_squares", ", float m", "0", "{0} + {1}",
             "(double)((x[i] - m) * (x[i] - m))",
         ),
-        "nx_softmax": _SOFTMAX,
+        "nx_exps": _EXPS, "nx_softmax": _SOFTMAX,
     }  # fmt: skip
 
 
@@ -95,9 +95,8 @@ _TANH = """static inline float nx_tanh(float x) {
   return copysignf(y, x);
 }"""
 
-# A row at a time. The lanes are joined in four chains: one would take longer than a short row. A NaN
-# that the maximum drops is in the sum.
-_SOFTMAX = """#ifdef VL
+# exp of each lane, where there are vectors.
+_EXPS = """#ifdef VL
 typedef int32_t nx_ints __attribute__((vector_size(4 * VL)));
 static inline __attribute__((always_inline)) vf nx_exps(vf x) {
   const vf c = VMAX(VSET(-104.0f), VMIN(VSET(89.0f), x));
@@ -113,6 +112,10 @@ static inline __attribute__((always_inline)) vf nx_exps(vf x) {
   const nx_ints e = (nx_ints)t - 0x4b400000, h = e >> 1;
   return p * (vf)((h + 127) << 23) * (vf)((e - h + 127) << 23);
 }
+#endif"""
+# A row at a time. The lanes are joined in four chains: one would take longer than a short row. NaN
+# that the maximum drops is in the sum.
+_SOFTMAX = """#ifdef VL
 static inline void nx_softmax(const float *x, float *y, long n) {
   const long full = n - n % VL;
   float l[VL], m[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, s[4] = {0};

@@ -7,7 +7,7 @@ of A to the next is a constant of the code, so that it costs no register.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -39,14 +39,16 @@ class Tile:
 class Epilogue:
     """What happens to a sum before it is stored: lines of C that change the vector v.
 
-    `operands` names the pointers that the lines read, each walks as the output does; `constants`
-    are what they read as k[0], k[1], ..., so that layers that differ in them share their code.
+    `operands` names the pointers that the lines read, each walks as the output does; `columns` are
+    read as z0[@COLUMN], z1[@COLUMN], ..., one number for each output; `constants` as k[0], k[1],
+    ..., so that layers that differ in them share their code.
     """
 
     key: str = ""
     lines: str = ""
     operands: tuple[str, ...] = ()
     constants: tuple[float, ...] = ()
+    columns: tuple[Array, ...] = field(default=(), compare=False)
 
     @property
     def parameters(self) -> str:
@@ -58,19 +60,22 @@ class Epilogue:
         """The same as arguments, where the function has these parameters itself."""
         return "".join(f", {name}" for name in self._names)
 
-    def arguments(self, place: str, table: int) -> str:
-        """The layer's inputs from x1 on at `place`, then the table of the constants."""
+    def arguments(self, place: str, table: int, column: int = 0) -> str:
+        """The layer's inputs from x1 on at `place`, then the tables of columns and constants."""
         given = "".join(f", x{n} + {place}" for n in range(1, 1 + len(self.operands)))
-        return given + (f", t{table}" if self.constants else "")
+        given += "".join(f", t{table + n} + {column}" for n in range(len(self.columns)))
+        return given + (f", t{table + len(self.columns)}" if self.constants else "")
 
     @property
     def tables(self) -> list[Array]:
-        """The table of the constants, if there are any."""
-        return [np.array(self.constants, np.float32)] if self.constants else []
+        """Those of the columns, then that of the constants, if there are any."""
+        constants = [np.array(self.constants, np.float32)] if self.constants else []
+        return [*self.columns, *constants]
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return (*self.operands, "k") if self.constants else self.operands
+        columns = tuple(f"z{n}" for n in range(len(self.columns)))
+        return (*self.operands, *columns, *(["k"] if self.constants else []))
 
 
 @dataclass(frozen=True)
