@@ -1,4 +1,4 @@
-"""What follows a convolution element by element becomes the end of its tiles."""
+"""What follows a convolution or a product element by element becomes the end of its tiles."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from infer_native.kernels.binary import fits, rounded
 from infer_native.kernels.gemm import Epilogue
+from infer_native.kernels.spread import levels_of_layer
 from infer_native.program import Layer, Tensor
-from infer_native.select import fast_conv, fast_integer
+from infer_native.select import fast_conv, fast_integer, fast_product
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -20,10 +21,10 @@ MAX_RATIO = 2**20  # of scales: up to it every sum fits into int32
 
 
 def fuse_epilogues(program: Program, isa: Isa) -> None:
-    """Conv -> chain that only it feeds: the chain's steps move into the convolution.
+    """Conv or product -> chain that only it feeds: the chain's steps move into it.
 
-    The other inputs of the chain are images of the same shape, constants of one number, or of one
-    for each channel.
+    The other inputs of the chain are values of the same shape, constants of one number, or of one
+    for each output.
     """
     users = program.users()
     kept = {t.root for t in program.outputs}
@@ -31,13 +32,13 @@ def fuse_epilogues(program: Program, isa: Isa) -> None:
     result: list[Layer | None] = list(program.layers)
     taken: set[int] = set()
     for index, layer in enumerate(program.layers):
-        binary = layer.op == "_BConv" and fits(layer, isa)
-        if not (binary or fast_conv(layer, isa)) or layer.output().root in kept:
+        binary, rows = layer.op == "_BConv" and fits(layer, isa), _is_rows(layer, isa)
+        if not (binary or rows or fast_conv(layer, isa)) or layer.output().root in kept:
             continue
         readers = users.get(layer.output().root, [])
         if not readers or any(r is not readers[0] for r in readers) or id(readers[0]) in taken:
             continue
-        joint = _joined(layer, readers[0])
+        joint = _joined(layer, readers[0], rows=rows)
         if joint is not None:
             taken.add(id(readers[0]))
             result[index] = None
@@ -93,9 +94,19 @@ def _dense(conv: Layer, isa: Isa) -> bool:
     return conv.attrs.get("group", 1) == 1 and fast_integer(conv, isa) is not None
 
 
-def _joined(conv: Layer, chain: Layer) -> Layer | None:
-    binary = conv.op == "_BConv"
-    if chain.op != "_Map" or chain.output().shape != conv.output().shape:
+def _is_rows(layer: Layer, isa: Isa) -> bool:
+    """Is it a product with constant weights whose outputs fill whole vectors?"""
+    if fast_product(layer, isa) is None or layer.output().shape[-1] % isa.lanes:
+        return False
+    weights = layer.input(1)
+    if weights.root.data is None or len(weights.shape) != 2:
+        return False
+    return isa.bf16 or levels_of_layer(layer) is None
+
+
+def _joined(layer: Layer, chain: Layer, *, rows: bool) -> Layer | None:
+    made, binary = layer.output(), layer.op == "_BConv"
+    if chain.op != "_Map" or chain.output().shape != made.shape:
         return None
     steps = chain.attrs["steps"]
     if any(not s.vector or s.ctype != "float" for s in steps):
@@ -104,28 +115,37 @@ def _joined(conv: Layer, chain: Layer) -> Layer | None:
     constants: list[float] = []
     operands: list[Tensor] = []
     channels: list[Array] = []
-    outputs = chain.output().shape[1]
     for tensor in chain.inputs:
         assert tensor is not None
-        if tensor is conv.output():
+        data = tensor.root.data
+        if tensor is made:
             names.append("v")
-        elif tensor.root.data is not None and tensor.size == 1:
+        elif data is not None and tensor.size == 1:
             names.append(f"VSET(k[{len(constants)}])")
-            constants.append(float(tensor.root.data.reshape(())))
-        elif tensor.root.data is not None and tensor.shape in ((outputs, 1, 1), (1, outputs, 1, 1)):
+            constants.append(float(data.reshape(())))
+        elif data is not None and _is_for_each(tensor, made, rows=rows):
             names.append(f"LD(h + (@COLUMN * @CHANNELS + {len(channels)}) * VL)")
-            channels.append(tensor.root.data)
-        elif tensor.shape == chain.output().shape and tensor.root.data is None:
+            channels.append(data)
+        elif tensor.shape == made.shape and data is None and tensor.root is not made.root:
             names.append(f"LD(q{len(operands)} + @AT)")
             operands.append(tensor)
         else:
             return None
     if len(operands) > MAX_OPERANDS or (len(channels) > MAX_CHANNELS and not binary):
         return None
+    if "v" not in names:
+        return None
     epilogue = _epilogue(names, steps, len(operands), tuple(constants), tuple(channels))
-    attrs = {**conv.attrs, "operands": operands}
+    attrs = {**layer.attrs, "operands": operands}
     attrs["epilogue"] = rounded(epilogue) if binary else epilogue
-    return Layer(conv.op, chain.name, list(conv.inputs), chain.outputs, attrs)
+    return Layer(layer.op, chain.name, list(layer.inputs), chain.outputs, attrs)
+
+
+def _is_for_each(tensor: Tensor, made: Tensor, *, rows: bool) -> bool:
+    """Has it a number for each output: of a convolution, or of a product of rows?"""
+    if rows:
+        return tensor.size == made.shape[-1] == tensor.shape[-1]
+    return tensor.shape in ((made.shape[1], 1, 1), (1, made.shape[1], 1, 1))
 
 
 def _epilogue(

@@ -122,11 +122,12 @@ class _Assignment:
             return False
         packed = layer.input(1).root.data is not None and len(layer.input(1).shape) == 2
         inputs = layer.inputs[:1] if packed else layer.inputs[:2]
+        inputs = [*inputs, *layer.attrs.get("operands", [])]
         for tensor in inputs:
             assert tensor is not None
             self._as_plain(tensor)
         attrs = {**layer.attrs, "code": chosen}
-        self._layers.append(Layer(layer.op, layer.name, list(inputs), layer.outputs, attrs))
+        self._layers.append(Layer(layer.op, layer.name, inputs, layer.outputs, attrs))
         self._plain.add(layer.output())
         return True
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from infer_native.kernels.gemm import Panel
     from infer_native.program import Array, Layer
 
+PLAIN = Epilogue()
 MIN_WORK = 256  # multiply-adds; below it the generic kernel is as fast
 
 
@@ -40,12 +41,16 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
     most = MAX_COLUMNS if levels is None else widest(inputs, isa.lanes)
     panels = panels_for(rows, outputs, isa, measured(layer), most, pairs=isa.bf16)
     start = pad_columns(bias, columns, isa.lanes)
+    epilogue: Epilogue = layer.attrs.get("epilogue", PLAIN)
     helpers: dict[str, str] = {}
     if levels is None:
         tables = [pack(by_output, panels, isa.lanes, pairs=isa.bf16), start]
+        tables += epilogue.tables(columns, isa.lanes)
         if isa.bf16:
-            return _rounded(panels, rows, inputs, outputs, isa, helpers, tables)
-        each = calls(panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0")
+            return _rounded(panels, rows, inputs, outputs, isa, helpers, tables, epilogue)
+        each = calls(
+            panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0", epilogue=epilogue
+        )
         return Code("\n".join(each), tables, 0, helpers)
     spread = Spread(levels, panels, isa)
     tables = [spread.table, start, pad_columns(levels.scale, columns, isa.lanes)]
@@ -58,7 +63,7 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
 
 def _rounded(
     panels: list[Panel], rows: int, inputs: int, outputs: int, isa: Isa, helpers: dict[str, str],
-    tables: list[Array],
+    tables: list[Array], epilogue: Epilogue,
 ) -> Code:  # fmt: skip
     """The same in bfloat16: x0 is rounded to pairs first."""
     units = -(-inputs // 2)
@@ -68,7 +73,7 @@ def _rounded(
         first = f"nx_pairs(x0, in, {rows * inputs // isa.lanes});"
     each = calls(
         panels, rows, units, outputs, isa, helpers, "(const float *)t0", "t1", "in", "y0",
-        pairs=True,
+        pairs=True, epilogue=epilogue,
     )  # fmt: skip
     scratch = 4 * rows * units + 4 * isa.lanes
     body = "\n".join(["float *in = (float *)s;", first, *each])
@@ -125,6 +130,7 @@ def _packing(panels: list[Panel], inputs: int, outputs: int, isa: Isa) -> str:
 def calls(
     panels: list[Panel], rows: int, inputs: int, outputs: int, isa: Isa, helpers: dict[str, str],
     weights: str, bias: str, a: str, y: str, *, pairs: bool = False,
+    epilogue: Epilogue = PLAIN,
 ) -> list[str]:  # fmt: skip
     """C for each panel: y[rows, outputs] = a[rows, inputs] times weights; without them w."""
     lines, at, lanes = [], 0, isa.lanes
@@ -133,14 +139,16 @@ def calls(
         tile = panel.tile
         end = (panel.first + tile.columns) * lanes
         partial = end > outputs
-        name, text = product(tile, rows, inputs, Epilogue(), partial=partial, pairs=pairs)
+        name, text = product(tile, rows, inputs, epilogue, partial=partial, pairs=pairs)
         helpers |= text
+        first = panel.first * lanes
+        given = epilogue.arguments(str(first), 2, first)
         part = f", {lanes - (end - outputs)}" if partial else ""
         source = f"{weights} + {at}" if weights else "w"
         lines.append(
             f"{name}({a}, {source}, {bias} + {panel.first * lanes}, "
-            f"{y} + {panel.first * lanes}, {rows // tile.rows}, {inputs}, {block}, {outputs}, "
-            f"{lanes}, 1, 1, 0, 0{part});"
+            f"{y} + {panel.first * lanes}{given}, {rows // tile.rows}, {inputs}, {block}, "
+            f"{outputs}, {lanes}, 1, 1, 0, 0{part});"
         )
         at += tile.columns * lanes * inputs
     return lines

@@ -1,4 +1,4 @@
-"""exp, erf and tanh, maxima and sums of float32 in a form that compilers turn into vectors."""
+"""exp, erf, tanh, softmax and sums of float32 in a form that compilers turn into vectors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ def helpers() -> dict[str, str]:
     """Functions in C by name, each after those that it calls."""
     return {
         "nx_exp": _EXP, "nx_erf": _ERF, "nx_tanh": _TANH,
-        "nx_top": _parts("float", "nx_top", "", "-INFINITY", "nx_max_float({0}, {1})", "x[i]"),
-        "nx_sum": _parts("float", "nx_sum", "", "0", "{0} + {1}", "x[i]"),
         "nx_total": _parts("double", "nx_total", "", "0", "{0} + {1}", "(double)x[i]"),
         "nx_squares": _parts(
             "double", "nx_squares", ", float m", "0", "{0} + {1}",
             "(double)((x[i] - m) * (x[i] - m))",
         ),
+        "nx_exps": _EXPS, "nx_softmax": _SOFTMAX,
     }  # fmt: skip
 
 
@@ -95,3 +94,55 @@ _TANH = """static inline float nx_tanh(float x) {
   const float y = a < 0.625f ? a + a * s * p : 1.0f - 2.0f / (nx_exp(2.0f * a) + 1.0f);
   return copysignf(y, x);
 }"""
+
+# exp of each lane, where there are vectors.
+_EXPS = """#ifdef VL
+typedef int32_t nx_ints __attribute__((vector_size(4 * VL)));
+static inline __attribute__((always_inline)) vf nx_exps(vf x) {
+  const vf c = VMAX(VSET(-104.0f), VMIN(VSET(89.0f), x));
+  const vf t = c * VSET(1.44269504f) + VSET(12582912.0f), n = t - VSET(12582912.0f);
+  const vf r = (c - n * VSET(0.693359375f)) + n * VSET(2.12194440e-4f);
+  vf p = r * VSET(1.98412698e-4f) + VSET(1.38888889e-3f);
+  p = p * r + VSET(8.33333333e-3f);
+  p = p * r + VSET(4.16666667e-2f);
+  p = p * r + VSET(1.66666667e-1f);
+  p = p * r + VSET(0.5f);
+  p = p * r + VSET(1.0f);
+  p = p * r + VSET(1.0f);
+  const nx_ints e = (nx_ints)t - 0x4b400000, h = e >> 1;
+  return p * (vf)((h + 127) << 23) * (vf)((e - h + 127) << 23);
+}
+#endif"""
+# A row at a time. The lanes are joined in four chains: one would take longer than a short row. NaN
+# that the maximum drops is in the sum.
+_SOFTMAX = """#ifdef VL
+static inline void nx_softmax(const float *x, float *y, long n) {
+  const long full = n - n % VL;
+  float l[VL], m[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, s[4] = {0};
+  vf v = VSET(-INFINITY);
+  for (long i = 0; i < full; i += VL) v = VMAX(LD(x + i), v);
+  memcpy(l, &v, sizeof l);
+  for (long i = 0; i < VL; i++) m[i % 4] = m[i % 4] > l[i] ? m[i % 4] : l[i];
+  for (long i = full; i < n; i++) m[i % 4] = m[i % 4] > x[i] ? m[i % 4] : x[i];
+  for (long i = 1; i < 4; i++) m[0] = m[0] > m[i] ? m[0] : m[i];
+  v = VSET(0.0f);
+  for (long i = 0; i < full; i += VL) {
+    const vf e = nx_exps(LD(x + i) - VSET(m[0]));
+    v += e;
+    ST(y + i, e);
+  }
+  memcpy(l, &v, sizeof l);
+  for (long i = 0; i < VL; i++) s[i % 4] += l[i];
+  for (long i = full; i < n; i++) s[i % 4] += y[i] = nx_exp(x[i] - m[0]);
+  const float scale = 1 / ((s[0] + s[1]) + (s[2] + s[3]));
+  for (long i = 0; i < n; i++) y[i] *= scale;
+}
+#else
+static inline void nx_softmax(const float *x, float *y, long n) {
+  float m = -INFINITY, sum = 0;
+  for (long i = 0; i < n; i++) m = m > x[i] ? m : x[i];
+  for (long i = 0; i < n; i++) sum += y[i] = nx_exp(x[i] - m);
+  const float scale = 1 / sum;
+  for (long i = 0; i < n; i++) y[i] *= scale;
+}
+#endif"""

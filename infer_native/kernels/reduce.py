@@ -10,7 +10,6 @@ from infer_native.cwriter import (
     collapse,
     highest,
     literal,
-    loop,
     lowest,
     names,
     nest,
@@ -108,10 +107,7 @@ def Softmax(layer: Layer) -> Code:
     top = nest(("j",), (n,), f"top = nx_max_{t}(x0[{at}], top);")
     head = f"{t} top = {lowest(t)}, sum = 0;\n{top}\n"
     if t == "float" and inner == 1 and layer.op == "Softmax":
-        row = f"const float *x = x0 + o * {n};\nfloat *y = y0 + o * {n};\n"
-        row += f"const float top = nx_top(x, {n});\n"
-        row += loop("j", n, "y[j] = nx_exp(x[j] - top);") + "\n"
-        row += f"const float scale = 1 / nx_sum(y, {n});\n" + loop("j", n, "y[j] *= scale;")
+        row = f"nx_softmax(x0 + o * {n}, y0 + o * {n}, {n});"
         return Code(nest(("o",), (outer,), row))
     if layer.op == "Softmax":
         first = nest(("j",), (n,), f"y0[{at}] = {exp}(x0[{at}] - top);")
