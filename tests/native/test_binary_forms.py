@@ -18,6 +18,7 @@ WIDE = {
     "vectors in groups": (96, 64, 2, (5, 6), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "vectors in dilated groups": (64, 32, 2, (7, 9), (3, 2), (2, 1), (1, 0, 1, 1), (1, 2)),
     "a word and a byte": (40, 33, 1, (4, 17), (1, 5), (1, 2), (0, 2, 0, 2), (1, 1)),
+    "more bits than a byte counts": (344, 8, 1, (1, 4), (1, 3), (1, 1), (0, 1, 0, 1), (1, 1)),
 }
 LONG = {
     "wide": (40, 33, 1, (13, 14), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
@@ -28,7 +29,7 @@ LONG = {
 }
 EXACT = {**CONVS, **WIDE}
 CONVS.update(WIDE | LONG | {"few": (3, 4, 1, (9, 9), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1))})
-ROWS = {"one": (1, 13), "a row": (1, 200), "rows": (7, 64), "many": (2, 9, 100)}
+ROWS = {"one": (1, 13), "a row": (1, 200), "rows": (7, 64), "many": (2, 9, 100), "long": (2, 1100)}
 
 
 def calls(form: str) -> dict[str, Call]:
