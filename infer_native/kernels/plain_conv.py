@@ -107,26 +107,33 @@ def narrow_conv(
         wide[pixel * outputs : (pixel + 1) * outputs, ..., first : first + kw] = weights
     repeated = None if bias is None else np.tile(bias.reshape(-1), factor)
     (panel,) = panels_of(choose(vectors, 1, isa.registers, isa.name == "avx512"))
-    packed = pack(_filters(wide), [panel], lanes)
+    # With zeros around them filters of one magnitude still have only one.
+    levels = None if spreadable(weights) is None else spreadable(_filters(wide))
+    spread = None if levels is None else Spread(levels, [panel], isa)
+    packed = pack(_filters(wide), [panel], lanes) if spread is None else spread.table
     tables = [packed, pad_columns(repeated, 1, lanes), *epilogue.tables(1, lanes, factor)]
     name, helpers = product(panel.tile, vectors, stride * factor, epilogue)
     row = f"r * {where.strides[0] * inputs * line}"
     at = f"i / {factor} * {lanes} + i % {factor} * {outputs} + c"
     if factor * outputs == lanes:
         at = f"i * {outputs} + c"
-    spread = loop("i", out, f"d[i] = g[{at}];")
+    apart = loop("i", out, f"d[i] = g[{at}];")
+    source = "t0" if spread is None else "w"
     call = (
-        f"{name}(in + {row}, t0, t1, g{epilogue.arguments('', 2, 0)}, "
+        f"{name}(in + {row}, {source}, t1, g{epilogue.arguments('', 2, 0)}, "
         f"{vectors // panel.tile.rows}, {span}, {lanes}, {lanes}, {lanes}, {kh * inputs}, 1, "
         f"{line}, 0);\n"
         + loop("c", outputs, f"float *d = y0 + ((n * {outputs} + c) * {rows} + r) * {out};\n"
-               + spread)
+               + apart)
     )  # fmt: skip
     lines = _count(where, height) * inputs * line + lanes
-    body = f"float *in = (float *)s, *g = in + {lines};\n{_lines(layer, where, line)}\n" + loop(
-        "r", rows, call
-    )
-    return Code(loop("n", samples, body), tables, 4 * (lines + vectors * lanes), helpers)
+    scratch, body = 4 * (lines + vectors * lanes), loop("r", rows, call)
+    if spread is not None:
+        body = f"{spread.call(panel, f't{len(tables)}', helpers)}\n{body}"
+        tables.append(pad_columns(spread.scale, 1, lanes))
+        body, scratch = spread.within(body, scratch)
+    body = f"float *in = (float *)s, *g = in + {lines};\n{_lines(layer, where, line)}\n{body}"
+    return Code(loop("n", samples, body), tables, scratch, helpers)
 
 
 def _filters(dense: Array) -> Array:

@@ -25,6 +25,7 @@ LONG = {
     "strides": (32, 20, 1, (9, 8), (3, 3), (2, 2), (0, 0, 1, 1), (1, 1)),
     "a picture": (3, 17, 1, (11, 12), (5, 5), (2, 2), (2, 2, 2, 2), (1, 1)),
     "groups": (32, 16, 2, (5, 6), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    "few outputs": (40, 3, 1, (9, 22), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "a long line": (40, 24, 1, (17,), (4,), (1,), (2, 1), (1,)),
 }
 EXACT = {**CONVS, **WIDE}
@@ -86,7 +87,7 @@ def test_weights_stay_bits_in_the_blob(native, isa: str) -> None:
         np.testing.assert_allclose(value, wanted[name], rtol=0, atol=atol, err_msg=name)
     # Scales, biases and lanes beyond the last output are not counted: they take the rest.
     bits = sum(np.prod(c.shape) * (2 if "Ternary" in n else 1) for n, c in given.items()) / 8
-    assert bits < len(emitted.weights) < 2 * bits
+    assert bits < len(emitted.weights) < 3 * bits  # floats take 16 times as much or more
     if isa == "avx512":
         assert "wg_spread6_" in emitted.source  # Winograd's points are made at use
 
