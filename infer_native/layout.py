@@ -250,7 +250,8 @@ class _Assignment:
         if _is_line(tensor.shape) and tensor.shape[1] % self._lanes == 0:
             twin.view_of = tensor
         else:
-            code = _to_blocked(tensor.shape, self._lanes)
+            single = tensor.ctype if tensor.dtype.itemsize == 1 else ""
+            code = _to_blocked(tensor.shape, self._lanes, single)
             attrs = {"code": lambda _: code}
             self._layers.append(Layer("_ToBlocked", tensor.name, [tensor], [twin], attrs))
         return twin
@@ -311,10 +312,22 @@ def _kind(tensor: Tensor, out: Tensor) -> str:
     return "channel" if tensor.shape == (n, c, 1, 1) else ""
 
 
-def _to_blocked(shape: Shape, lanes: int) -> Code:
-    """Block by block; the lanes beyond the last channel are zero."""
+def _to_blocked(shape: Shape, lanes: int, single: str = "") -> Code:
+    """Block by block; the lanes beyond the last channel are zero.
+
+    `single` is the type of elements of one byte. Of a loop over bytes that are far apart gcc
+    makes vectors, in code that takes it most of a minute: it must not see where they are.
+    """
     n, c, h, w = shape
     blocks, pixels = -(-c // lanes), h * w
+    if single:
+        pixel = (
+            f"const {single} *x = x0 + (n * {c} + b * {lanes}) * {pixels} + i;\nHIDE(x);\n"
+            f"for (long k = 0; k < {lanes}; k++)\n"
+            f"  y0[((n * {blocks} + b) * {pixels} + i) * {lanes} + k] = "
+            f"b * {lanes} + k < {c} ? x[k * {pixels}] : 0;"
+        )
+        return Code(loop("n", n, loop("b", blocks, loop("i", pixels, pixel))))
     fill = f"for (long k = 0; k < {lanes}; k++)\n"
     line = (
         f"const long c = b * {lanes} + k;\n"
