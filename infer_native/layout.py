@@ -49,6 +49,8 @@ class _Assignment:
         self._program, self._isa, self._lanes = program, isa, isa.lanes
         self._twins: dict[Tensor, Tensor] = {}
         self._plain: set[Tensor] = {t.root for t in program.inputs}
+        # The caller's memory ends with the last channel, a block may go on.
+        self._callers = {t.root for t in program.outputs}
         self._layers: list[Layer] = []
 
     def run(self) -> None:
@@ -264,7 +266,8 @@ class _Assignment:
             return
         twin = self._twins[owner]
         self._plain.add(owner)
-        if _is_line(owner.shape):
+        fits = owner not in self._callers or owner.shape[1] % self._lanes == 0
+        if _is_line(owner.shape) and fits:
             owner.view_of = twin
             return
         code = _to_plain(owner.shape, self._lanes)
