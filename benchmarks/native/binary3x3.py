@@ -80,4 +80,4 @@ def _compiled(channels: int, size: int, kind: str, compiler: str, folder: Path) 
 
 
 if __name__ == "__main__":
-    run.leave(main())
+    sys.exit(main())

@@ -78,4 +78,4 @@ def _chain(rng: np.random.Generator, shape: tuple[int, ...]) -> onnx.ModelProto:
 
 
 if __name__ == "__main__":
-    run.leave(main())
+    sys.exit(main())
