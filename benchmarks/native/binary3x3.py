@@ -10,6 +10,7 @@ must be at least 15 times as fast as the direct float32 sum. Exits 1 when one is
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 

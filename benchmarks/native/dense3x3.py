@@ -11,6 +11,7 @@ when a peer that it must beat is not there.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import run  # first: it sets one thread  # isort: skip
