@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infer_native.cwriter import loop
 from infer_native.epilogue import fuse_epilogues, fuse_integer_slopes, fuse_integer_sums
-from infer_native.kernels import Code, binary, blocked_map
+from infer_native.kernels import binary, blocked_map
 from infer_native.kernels.blocked_concat import concat, fits
+from infer_native.kernels.layouts import to_blocked, to_plain
 from infer_native.program import Layer, Tensor, constant_tensor
 from infer_native.select import (
     fast_conv,
@@ -50,6 +50,8 @@ class _Assignment:
         self._program, self._isa, self._lanes = program, isa, isa.lanes
         self._twins: dict[Tensor, Tensor] = {}
         self._plain: set[Tensor] = {t.root for t in program.inputs}
+        # The caller's memory ends with the last channel, a block may go on.
+        self._callers = {t.root for t in program.outputs}
         self._layers: list[Layer] = []
 
     def run(self) -> None:
@@ -305,7 +307,7 @@ class _Assignment:
         if _is_line(tensor.shape) and tensor.shape[1] % self._lanes == 0:
             twin.view_of = tensor
         else:
-            code = _to_blocked(tensor, self._lanes)
+            code = to_blocked(tensor, self._lanes)
             attrs = {"code": lambda _: code}
             self._layers.append(Layer("_ToBlocked", tensor.name, [tensor], [twin], attrs))
         return twin
@@ -318,10 +320,11 @@ class _Assignment:
             return
         twin = self._twins[owner]
         self._plain.add(owner)
-        if _is_line(owner.shape):
+        fits = owner not in self._callers or owner.shape[1] % self._lanes == 0
+        if _is_line(owner.shape) and fits:
             owner.view_of = twin
             return
-        code = _to_plain(owner, self._lanes)
+        code = to_plain(owner, self._lanes)
         attrs = {"code": lambda _: code}
         self._layers.append(Layer("_ToPlain", owner.name, [twin], [owner], attrs))
 
@@ -364,56 +367,3 @@ def _kind(tensor: Tensor, out: Tensor) -> str:
     if tensor.root.data is not None:
         return "channel" if tensor.shape in ((c, 1, 1), (1, c, 1, 1)) else ""
     return "channel" if tensor.shape == (n, c, 1, 1) else ""
-
-
-def _to_blocked(tensor: Tensor, lanes: int) -> Code:
-    """Block by block; the lanes beyond the last channel are zero."""
-    n, c, h, w = tensor.shape
-    blocks, pixels = -(-c // lanes), h * w
-    whole, turned = _squares(tensor, lanes)
-    fill = f"for (long k = 0; k < {lanes}; k++)\n"
-    line = (
-        f"const long c = b * {lanes} + k;\n"
-        f"const long at = (n * {c} + c) * {pixels} + i;\n"
-        f"y0[((n * {blocks} + b) * {pixels} + i) * {lanes} + k] = c < {c} ? x0[at] : 0;"
-    )
-    square = (
-        f"nx_turn(x0 + (n * {c} + b * {lanes}) * {pixels} + i, {pixels}, "
-        f"y0 + ((n * {blocks} + b) * {pixels} + i) * {lanes}, {lanes});"
-    )
-    body = _by_squares(square, turned, lanes, whole)
-    rest = loop("i", pixels, f"{fill}{{\n{line}\n}}", f"b < {whole} ? {turned} : 0")
-    return Code(loop("n", n, loop("b", blocks, f"{body}{rest}")))
-
-
-def _to_plain(tensor: Tensor, lanes: int) -> Code:
-    """Channel by channel."""
-    n, c, h, w = tensor.shape
-    blocks, pixels = -(-c // lanes), h * w
-    whole, turned = _squares(tensor, lanes)
-    line = (
-        f"y0[(n * {c} + c) * {pixels} + i] = "
-        f"x0[((n * {blocks} + c / {lanes}) * {pixels} + i) * {lanes} + c % {lanes}];"
-    )
-    square = (
-        f"nx_turn(x0 + ((n * {blocks} + b) * {pixels} + i) * {lanes}, {lanes}, "
-        f"y0 + (n * {c} + b * {lanes}) * {pixels} + i, {pixels});"
-    )
-    body = loop("b", whole, _by_squares(square, turned, lanes, whole)) + "\n" if turned else ""
-    rest = loop("i", pixels, line, f"c < {whole * lanes} ? {turned} : 0")
-    return Code(loop("n", n, body + loop("c", c, rest)))
-
-
-def _squares(tensor: Tensor, lanes: int) -> tuple[int, int]:
-    """Blocks of which every lane is a channel, and pixels in whole vectors; of float32 alone."""
-    _, c, h, w = tensor.shape
-    if tensor.ctype != "float" or c < lanes or h * w < lanes:
-        return 0, 0
-    return c // lanes, h * w // lanes * lanes
-
-
-def _by_squares(square: str, turned: int, lanes: int, whole: int) -> str:
-    if not turned:
-        return ""
-    head = f"for (long i = 0; i < (b < {whole} ? {turned} : 0); i += {lanes})"
-    return f"{head} {square}\n"

@@ -10,6 +10,7 @@ must be at least 15 times as fast as the direct float32 sum. Exits 1 when one is
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -80,4 +81,4 @@ def _compiled(channels: int, size: int, kind: str, compiler: str, folder: Path) 
 
 
 if __name__ == "__main__":
-    run.leave(main())
+    sys.exit(main())
