@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FLAGS = (
     "-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
 )  # fmt: skip
+QUICK = "-g0"  # zig describes the code to debuggers unless it is told not to
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 TIMEOUT = 300  # seconds
 
@@ -99,8 +100,8 @@ def build_library(
         write_sources(emitted, Path(work))
         made = Path(work) / "model.so"
         run_compiler(
-            [*chosen.command, *FLAGS, *WARNINGS, *emitted.isa.flags, *extra, "-fPIC", "-shared",
-             str(Path(work) / "model.c"), "-lm", "-o", str(made)]
+            [*chosen.command, *FLAGS, QUICK, *WARNINGS, *emitted.isa.flags, *extra, "-fPIC",
+             "-shared", str(Path(work) / "model.c"), "-lm", "-o", str(made)]
         )  # fmt: skip
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         shutil.copyfile(made, temporary)
@@ -142,7 +143,7 @@ def build_project(emitted: Emitted, folder: Path, compiler: str, triple: str | N
 
     """
     chosen = find_compiler(compiler)
-    flags = [*FLAGS, *WARNINGS, *emitted.isa.flags]
+    flags = [*FLAGS, QUICK, *WARNINGS, *emitted.isa.flags]
     source, object_ = str(folder / "model.c"), str(folder / "model.o")
     shared, pic = "libmodel.so", ["-fPIC"]
     if triple is not None:

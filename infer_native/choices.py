@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
-from infer_native.kernels import winograd
-from infer_native.kernels.gemm import choose
+from infer_native.kernels import few_rows, spread_winograd, winograd
+from infer_native.kernels.gemm import MAX_COLUMNS, choose
 from infer_native.kernels.geometry import window_of
+from infer_native.kernels.spread import levels_of_layer, widest
 from infer_native.kernels.vnni_ops import GROUP, REGISTERS
 from infer_native.kernels.wide_integer import PRODUCT
 from infer_native.select import (
@@ -45,6 +47,23 @@ class Choice:
         return f"{f'winograd{self.winograd}' if self.winograd else 'direct'}/{self.width}"
 
 
+@dataclass(frozen=True)
+class _Size:
+    """Rows and columns of a product, and what the processor has for its tiles."""
+
+    rows: int
+    columns: int
+    registers: int
+    embedded: bool
+    widest: int = MAX_COLUMNS
+
+    @property
+    def width(self) -> int:
+        """Columns of the tiles that the count of multiply-adds takes."""
+        size = (self.rows, self.columns, self.registers, self.embedded)
+        return choose(*size, widest=self.widest)[0].columns
+
+
 def parsed(text: str) -> Choice | None:
     """The choice of a text like 'winograd4/2'; None where it is none."""
     found = _PATTERN.fullmatch(text)
@@ -67,9 +86,12 @@ def mark(program: Program, isa: Isa, pick: Pick) -> None:
 
 def geometry(layer: Layer) -> str:
     """What the time of a layer depends on; layers that share it share what was measured."""
-    weights = layer.attrs["linear"].weights.shape if "linear" in layer.attrs else None
-    shapes = [layer.input(0).shape, weights or layer.input(1).shape]
+    linear = layer.attrs["linear"].weights.shape if "linear" in layer.attrs else None
+    shapes = [layer.input(0).shape, linear or layer.input(1).shape]
     given = [f"{n}={_joined(layer.attrs[n], ',')}" for n in _GEOMETRY if layer.attrs.get(n)]
+    levels = None if linear else levels_of_layer(layer)
+    if levels is not None:
+        given.append(f"bits={2 if levels.ternary else 1}")
     return " ".join([layer.op.strip("_"), *(_joined(s, "x") for s in shapes), *given])
 
 
@@ -83,59 +105,67 @@ def candidates(layer: Layer, isa: Isa) -> tuple[Choice, ...]:
     if not sizes:
         return ()
     default, *others = sizes
-    _, columns, _, _ = sizes[default]
-    natural = _width(sizes[default])
-    widths = [w for w in range(1, min(WIDEST, columns) + 1) if w != natural]
+    natural = sizes[default].width
+    widths = [w for w in range(1, min(WIDEST, sizes[default].columns) + 1) if w != natural]
     return (
         Choice(default, natural),
-        *(Choice(size, _width(sizes[size])) for size in others),
+        *(Choice(size, sizes[size].width) for size in others),
         *(Choice(default, w) for w in widths),
     )
 
 
-def _width(size: tuple[int, int, int, bool]) -> int:
-    return choose(*size)[0].columns
-
-
-def _sizes(layer: Layer, isa: Isa) -> dict[int, tuple[int, int, int, bool]]:
-    """Rows, columns, registers of the products of each algorithm, the cost model's own first."""
+def _sizes(layer: Layer, isa: Isa) -> dict[int, _Size]:
+    """The products of each algorithm, the cost model's own first."""
     if layer.op in ("_QConv", "_QMatMul"):
         return _integer(layer, isa)
-    embedded = isa.name == "avx512"
     if layer.op in ("MatMul", "Gemm"):
-        if fast_product(layer, isa) is None:
-            return {}
-        rows = _rows(layer)
-        pairs = isa.bf16 and _packed(layer)
-        columns = -(-layer.output().shape[-1] // isa.lanes)
-        return {0: (rows, columns, isa.registers, embedded and not pairs)}
+        return _product(layer, isa)
     if fast_conv(layer, isa) is None or layer.attrs.get("group", 1) != 1:
         return {}
     if narrow(layer, isa) > 1:
         return {}
     where = window_of(layer, layer.input(0).shape[2:], layer.input(1).shape[2:])
-    columns = -(-layer.output().shape[1] // isa.lanes)
     plain = reads_plain(layer, isa)
-    direct = embedded and (plain or not isa.bf16)
-    found = {0: (_run(layer, where), columns, isa.registers, direct)}
+    found = {0: _direct(layer, isa, where, plain=plain)}
     if _has_tiles(where) and not plain:
         for size in winograd.POINTS:
-            found[size] = (_tiles(layer, isa, size), columns, isa.registers, embedded)
+            found[size] = _tiles(layer, isa, size)
         default = winograd_size(layer, isa, where)
         found = {default: found[default], **found}
     return found
 
 
-def _integer(layer: Layer, isa: Isa) -> dict[int, tuple[int, int, int, bool]]:
+def _product(layer: Layer, isa: Isa) -> dict[int, _Size]:
+    if fast_product(layer, isa) is None:
+        return {}
+    rows, pairs = _rows(layer), isa.bf16 and _packed(layer)
+    levels = None if pairs else levels_of_layer(layer)
+    if levels is not None and rows <= few_rows.MOST:
+        return {}  # its tiles are not of this kind
+    columns = -(-layer.output().shape[-1] // isa.lanes)
+    most = MAX_COLUMNS if levels is None else widest(layer.input(0).shape[-1], isa.lanes)
+    return {0: _Size(rows, columns, isa.registers, isa.name == "avx512" and not pairs, most)}
+
+
+def _direct(layer: Layer, isa: Isa, where: Window, *, plain: bool) -> _Size:
+    shape, pairs = layer.input(1).shape, isa.bf16 and not plain
+    levels = None if pairs or (plain and where.dilations[1] != 1) else levels_of_layer(layer)
+    most = MAX_COLUMNS if levels is None else widest(prod(shape[1:]), isa.lanes)
+    embedded = isa.name == "avx512" and not pairs
+    return _Size(_run(layer, where), -(-shape[0] // isa.lanes), isa.registers, embedded, most)
+
+
+def _integer(layer: Layer, isa: Isa) -> dict[int, _Size]:
     if fast_integer(layer, isa) is None or layer.attrs.get("group", 1) != 1:
         return {}
     weights = layer.attrs["linear"].weights.shape
     columns = -(-weights[0] // isa.lanes)
     registers = REGISTERS if isa.name == "avx512" else isa.registers - PRODUCT
     if layer.op == "_QMatMul":
-        return {0: (layer.input(0).size // weights[1], columns, registers, False)}
+        return {0: _Size(layer.input(0).size // weights[1], columns, registers, False)}
     where = window_of(layer, layer.input(0).shape[2:], weights[2:])
-    return {0: (_run(layer, where, pictures=isa.name == "avx512"), columns, registers, False)}
+    run = _run(layer, where, pictures=isa.name == "avx512")
+    return {0: _Size(run, columns, registers, False)}
 
 
 def _rows(layer: Layer) -> int:
@@ -162,8 +192,12 @@ def _has_tiles(where: Window) -> bool:
     return where.kernel == (3, 3) and where.strides == (1, 1) and where.dilations == (1, 1)
 
 
-def _tiles(layer: Layer, isa: Isa, size: int) -> int:
-    """Tiles of Winograd's algorithm that are computed at a time."""
+def _tiles(layer: Layer, isa: Isa, size: int) -> _Size:
+    """The tiles of Winograd's algorithm that are computed at a time."""
     (_, inputs, _, _), (_, outputs, rows, out) = layer.input(0).shape, layer.output().shape
-    blocks, columns = (-(-n // isa.lanes) * isa.lanes for n in (inputs, outputs))
-    return winograd.chunk(-(-rows // size) * -(-out // size), blocks, columns, size)
+    lanes, levels = isa.lanes, levels_of_layer(layer)
+    blocks, columns = (-(-n // lanes) * lanes for n in (inputs, outputs))
+    tiles = -(-rows // size) * -(-out // size)
+    count = winograd.chunk(tiles, blocks, columns, size, levels is not None)
+    most = MAX_COLUMNS if levels is None else spread_winograd.widest(inputs, size, lanes)
+    return _Size(count, columns // lanes, isa.registers, isa.name == "avx512", most)

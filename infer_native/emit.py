@@ -12,15 +12,19 @@ from infer_native.cwriter import indent
 from infer_native.isa import at_precision, find_isa, vectors
 from infer_native.kernels import (
     Code,
-    binary,
+    blocked_map,
+    blocked_pool,
     elementwise,
     find_kernel,
     gather,
     halves,
+    plain_binary,
     quantized,
+    spread,
     vnni_bytes,
     vnni_matmul,
     vnni_ops,
+    wide_integer,
 )
 from infer_native.lower import lower
 from infer_native.memory import Arena, plan_arena
@@ -240,14 +244,17 @@ class _Writer:
         body = "\n".join(_clocked(calls) if self._timed else calls)
         functions = "\n\n".join(f"static void {n}{text}" for text, n in self._functions.items())
         helpers = "\n".join(self._helpers.values())
-        used = f"{helpers}\n{functions}"
+        used = _apart(f"{helpers}\n{functions}")
         return (
             f'#include "model.h"\n\n#include <math.h>\n#include <string.h>\n\n{clock}'
             f"{vectors.prelude(self._isa)}\n"
             f"{vectors.integers(self._isa) if 'WDOT(' in used or 'q_v' in used else ''}"
-            f"{vectors.bits(self._isa) if 'POPCOUNT(' in used else ''}"
+            f"{vectors.turning(self._isa) if 'nx_turn(' in used else ''}"
+            f"{vectors.levels(self._isa) if 'NXL(' in used else ''}"
+            f"{vectors.words() if 'vn w0' in used else ''}"
+            f"{vectors.bits(self._isa) if 'POPCOUNT(' in used or 'nx_signs(' in used else ''}"
             f"{halves.PRELUDE if 'BDOT(' in used else ''}"
-            f"{_prelude(used)}\n{helpers}\n{functions}\n\n"
+            f"{_prelude(used)}\n{used}\n\n"
             f"size_t model_arena_bytes(void) {{ return {arena.size}; }}\n"
             f"size_t model_weights_bytes(void) {{ return {self._weights.size}; }}\n\n"
             f"{self._signature()} {{\n{indent(self._guard())}\n"
@@ -292,11 +299,18 @@ def signature(inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
     return f"int model_run({', '.join(parts)})"
 
 
+def _apart(functions: str) -> str:
+    """Each stays a function: all of them in one would take compilers twice the time."""
+    return re.sub("^static void ", "static __attribute__((noinline)) void ", functions, flags=re.M)
+
+
 def _prelude(used: str) -> str:
     """Of the small functions those that the source calls, with what they call in turn."""
     known = {
         **elementwise.helpers(), **gather.helpers(), **quantized.helpers(), **vnni_ops.helpers(),
-        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **binary.helpers(), **halves.helpers(),
+        **vnni_matmul.helpers(), **vnni_bytes.helpers(), **plain_binary.helpers(),
+        **spread.helpers(), **halves.helpers(), **blocked_map.helpers(), **blocked_pool.helpers(),
+        **wide_integer.helpers(),
     }  # fmt: skip
     kept: list[str] = []
     for name, text in reversed(known.items()):

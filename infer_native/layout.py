@@ -6,13 +6,14 @@ the two meet; they cost nothing for one sample of 1 x 1 images.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infer_native.cwriter import loop
-from infer_native.epilogue import fuse_epilogues, fuse_integer_sums
-from infer_native.kernels import Code, binary
+from infer_native.epilogue import fuse_epilogues, fuse_integer_slopes, fuse_integer_sums
+from infer_native.kernels import Code, binary, blocked_map
+from infer_native.kernels.blocked_concat import concat, fits
 from infer_native.program import Layer, Tensor, constant_tensor
 from infer_native.select import (
     fast_conv,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.program import Program, Shape
 
-BYTES = ("_QAdd", "_QMul", "_QTable")
+BYTES = ("_QAdd", "_QMul", "_QTable", "_QSlopes")
 _POOLS = ("GlobalAveragePool", "GlobalMaxPool")
 
 
@@ -56,10 +57,12 @@ class _Assignment:
     def run(self) -> None:
         fuse_epilogues(self._program, self._isa)
         fuse_integer_sums(self._program, self._isa)
+        fuse_integer_slopes(self._program, self._isa)
         for layer in self._program.layers:
             self._layer(layer)
         for tensor in self._program.outputs:
             self._as_plain(tensor)
+        self._drop_unread()
         self._program.layers = self._layers
 
     def _layer(self, layer: Layer) -> None:
@@ -72,6 +75,7 @@ class _Assignment:
             or self._map(layer)
             or self._global_pool(layer)
             or self._around(layer)
+            or self._joined(layer)
             or self._rescaled(layer)
         ):
             return
@@ -150,13 +154,44 @@ class _Assignment:
         return True
 
     def _binary(self, layer: Layer) -> bool:
-        if layer.op != "_BConv":
+        """Images of float32 become bits first; rows are plain."""
+        if layer.op == "_BRows":
+            self._as_plain(layer.input(0))
+            self._plain.add(layer.output().root)
+            layer.attrs["code"] = lambda fast: binary.rows(fast, self._isa)
+            self._layers.append(layer)
+            return True
+        if layer.op != "_BConv" or not binary.fits(layer, self._isa):
             return False
-        attrs = {**layer.attrs, "code": lambda fast: binary.conv(fast, self._isa)}
-        first = self._as_blocked(layer.input(0))
+        residuals = [self._as_blocked(t) for t in layer.attrs.get("operands", [])]
+        inputs: list[Tensor | None] = [self._bits(layer), *residuals]
+        image = binary.image_of(layer, self._isa)
+        attrs = {**layer.attrs, "shape": layer.input(0).shape, "image": image, "signs": []}
+        attrs["code"] = lambda fast: binary.conv(fast, self._isa)
         made: list[Tensor | None] = [self._new(layer.output())]
-        self._layers.append(Layer(layer.op, layer.name, [first], made, attrs))
+        self._layers.append(Layer(layer.op, layer.name, inputs, made, attrs))
         return True
+
+    def _bits(self, layer: Layer) -> Tensor:
+        """What a binary convolution reads; one that computes its input writes it on its way."""
+        first, signs = self._as_blocked(layer.input(0)), binary.signs_of(layer, self._isa)
+        made = binary.bits_tensor(first.name, first.shape[0], signs.image)
+        before = next((x for x in self._layers if first in x.outputs), None)
+        if before is not None and before.op == "_BConv" and binary.writes_signs(self._isa):
+            before.attrs["signs"].append(signs)
+            before.outputs.append(made)
+        else:
+            attrs = {"signs": signs, "code": binary.sign}
+            self._layers.append(Layer("_Signs", first.name, [first], [made], attrs))
+        return made
+
+    def _drop_unread(self) -> None:
+        """Numbers of which only the bits are read are not stored."""
+        read = {t.root for x in self._layers for t in x.inputs if t is not None}
+        read |= {t.root for t in self._program.outputs}
+        for layer in self._layers:
+            if layer.op == "_BConv" and layer.attrs.get("signs") and layer.output() not in read:
+                layer.outputs[0] = None
 
     def _transposed(self, layer: Layer) -> bool:
         found = fast_transposed(layer, self._isa)
@@ -193,7 +228,8 @@ class _Assignment:
                 inputs.append(tensor)
             else:
                 inputs.append(self._per_channel(tensor, out.shape[1]))
-        self._layers.append(Layer("_Map", layer.name, inputs, [self._new(out)], layer.attrs))
+        attrs = {**layer.attrs, "code": blocked_map.chain}
+        self._layers.append(Layer("_Map", layer.name, inputs, [self._new(out)], attrs))
         return True
 
     def _global_pool(self, layer: Layer) -> bool:
@@ -205,7 +241,9 @@ class _Assignment:
         if not _is_image(x) or (x.shape[1] == 1 and layer.op not in _POOLS):
             return False
         mean = layer.op in ("GlobalAveragePool", "ReduceMean")
-        attrs = {"axes": [2, 3], "keepdims": 1}
+        attrs: dict[str, Any] = {"axes": [2, 3], "keepdims": 1}
+        if mean:
+            attrs["code"] = blocked_map.mean
         op = "ReduceMean" if mean else "ReduceMax"
         self._layers.append(Layer(op, layer.name, [self._as_blocked(x)], [self._new(y)], attrs))
         return True
@@ -223,11 +261,28 @@ class _Assignment:
         self._layers.append(Layer(layer.op, layer.name, inputs, made, attrs))
         return True
 
+    def _joined(self, layer: Layer) -> bool:
+        """Images side by side, most of them in blocks, that are few to a block."""
+        if layer.op != "Concat" or len(layer.output().shape) != 4 or layer.attrs["axis"] % 4 != 1:
+            return False
+        tensors = [t for t in layer.inputs if t is not None]
+        channels = [t.shape[1] for t in tensors]
+        found = sum(t.shape[1] for t in tensors if t in self._twins)
+        if 2 * found < sum(channels) or not fits(channels, self._lanes):
+            return False
+        attrs = {**layer.attrs, "code": lambda fast: concat(fast, channels)}
+        inputs: list[Tensor | None] = [self._as_blocked(t) for t in tensors]
+        made: list[Tensor | None] = [self._new(layer.output())]
+        self._layers.append(Layer(layer.op, layer.name, inputs, made, attrs))
+        return True
+
     def _rescaled(self, layer: Layer) -> bool:
         """QuantizeLinear and back with one scale for the tensor: element by element."""
         if layer.op not in ("QuantizeLinear", "DequantizeLinear"):
             return False
-        parameters = layer.inputs[1:]
+        parameters, shape = layer.inputs[1:], layer.input(0).shape
+        if layer.op == "DequantizeLinear" and len(shape) == 4 and 2 * shape[1] <= self._lanes:
+            return False  # most of a block would be nothing
         if layer.input(0) not in self._twins or any(t and t.size != 1 for t in parameters):
             return False
         inputs: list[Tensor | None] = [self._as_blocked(layer.input(0)), *parameters]
@@ -252,8 +307,7 @@ class _Assignment:
         if _is_line(tensor.shape) and tensor.shape[1] % self._lanes == 0:
             twin.view_of = tensor
         else:
-            single = tensor.ctype if tensor.dtype.itemsize == 1 else ""
-            code = _to_blocked(tensor.shape, self._lanes, single)
+            code = _to_blocked(tensor, self._lanes)
             attrs = {"code": lambda _: code}
             self._layers.append(Layer("_ToBlocked", tensor.name, [tensor], [twin], attrs))
         return twin
@@ -270,7 +324,7 @@ class _Assignment:
         if _is_line(owner.shape) and fits:
             owner.view_of = twin
             return
-        code = _to_plain(owner.shape, self._lanes)
+        code = _to_plain(owner, self._lanes)
         attrs = {"code": lambda _: code}
         self._layers.append(Layer("_ToPlain", owner.name, [twin], [owner], attrs))
 
@@ -315,38 +369,64 @@ def _kind(tensor: Tensor, out: Tensor) -> str:
     return "channel" if tensor.shape == (n, c, 1, 1) else ""
 
 
-def _to_blocked(shape: Shape, lanes: int, single: str = "") -> Code:
-    """Block by block; the lanes beyond the last channel are zero.
-
-    `single` is the type of elements of one byte. Of a loop over bytes that are far apart gcc
-    makes vectors, in code that takes it most of a minute: it must not see where they are.
-    """
-    n, c, h, w = shape
+def _to_blocked(tensor: Tensor, lanes: int) -> Code:
+    """Block by block; the lanes beyond the last channel are zero."""
+    n, c, h, w = tensor.shape
     blocks, pixels = -(-c // lanes), h * w
-    if single:
+    if tensor.dtype.itemsize == 1:
+        # Of a loop over bytes that are far apart gcc makes vectors, in code that takes it most of a
+        # minute: it must not see where they are.
         pixel = (
-            f"const {single} *x = x0 + (n * {c} + b * {lanes}) * {pixels} + i;\nHIDE(x);\n"
+            f"const {tensor.ctype} *x = x0 + (n * {c} + b * {lanes}) * {pixels} + i;\nHIDE(x);\n"
             f"for (long k = 0; k < {lanes}; k++)\n"
             f"  y0[((n * {blocks} + b) * {pixels} + i) * {lanes} + k] = "
             f"b * {lanes} + k < {c} ? x[k * {pixels}] : 0;"
         )
         return Code(loop("n", n, loop("b", blocks, loop("i", pixels, pixel))))
+    whole, turned = _squares(tensor, lanes)
     fill = f"for (long k = 0; k < {lanes}; k++)\n"
     line = (
         f"const long c = b * {lanes} + k;\n"
         f"const long at = (n * {c} + c) * {pixels} + i;\n"
         f"y0[((n * {blocks} + b) * {pixels} + i) * {lanes} + k] = c < {c} ? x0[at] : 0;"
     )
-    body = loop("i", pixels, f"{fill}{{\n{line}\n}}")
-    return Code(loop("n", n, loop("b", blocks, body)))
+    square = (
+        f"nx_turn(x0 + (n * {c} + b * {lanes}) * {pixels} + i, {pixels}, "
+        f"y0 + ((n * {blocks} + b) * {pixels} + i) * {lanes}, {lanes});"
+    )
+    body = _by_squares(square, turned, lanes, whole)
+    rest = loop("i", pixels, f"{fill}{{\n{line}\n}}", f"b < {whole} ? {turned} : 0")
+    return Code(loop("n", n, loop("b", blocks, f"{body}{rest}")))
 
 
-def _to_plain(shape: Shape, lanes: int) -> Code:
+def _to_plain(tensor: Tensor, lanes: int) -> Code:
     """Channel by channel."""
-    n, c, h, w = shape
+    n, c, h, w = tensor.shape
     blocks, pixels = -(-c // lanes), h * w
+    whole, turned = _squares(tensor, lanes)
     line = (
         f"y0[(n * {c} + c) * {pixels} + i] = "
         f"x0[((n * {blocks} + c / {lanes}) * {pixels} + i) * {lanes} + c % {lanes}];"
     )
-    return Code(loop("n", n, loop("c", c, loop("i", pixels, line))))
+    square = (
+        f"nx_turn(x0 + ((n * {blocks} + b) * {pixels} + i) * {lanes}, {lanes}, "
+        f"y0 + (n * {c} + b * {lanes}) * {pixels} + i, {pixels});"
+    )
+    body = loop("b", whole, _by_squares(square, turned, lanes, whole)) + "\n" if turned else ""
+    rest = loop("i", pixels, line, f"c < {whole * lanes} ? {turned} : 0")
+    return Code(loop("n", n, body + loop("c", c, rest)))
+
+
+def _squares(tensor: Tensor, lanes: int) -> tuple[int, int]:
+    """Blocks of which every lane is a channel, and pixels in whole vectors; of float32 alone."""
+    _, c, h, w = tensor.shape
+    if tensor.ctype != "float" or c < lanes or h * w < lanes:
+        return 0, 0
+    return c // lanes, h * w // lanes * lanes
+
+
+def _by_squares(square: str, turned: int, lanes: int, whole: int) -> str:
+    if not turned:
+        return ""
+    head = f"for (long i = 0; i < (b < {whole} ? {turned} : 0); i += {lanes})"
+    return f"{head} {square}\n"

@@ -2,6 +2,8 @@
 
 Given:  y = Q(Transpose(DQ(x)))
 Result: y = Transpose(x), and a table of 256 bytes where the scales differ
+
+A MaxPool chooses the same element before and after rounding, which keeps the order.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 
 from infer_native.fuse import remove_unused
 from infer_native.integer import parameters
+from infer_native.kernels.elementwise import MAPS
 from infer_native.program import Layer, Tensor, constant_tensor
 from infer_native.tables import quantised, requantised, same
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from infer_native.integer import Scaled
     from infer_native.program import Program
 
-MOVES = ("Transpose", "Slice", "Concat", "Resize", "Pad")
+MOVES = ("Transpose", "Slice", "Concat", "Resize", "Pad", "MaxPool")
 
 
 def fuse_moves(program: Program) -> None:
@@ -43,7 +46,7 @@ class _Moves:
         """What stands for a layer: itself, its form on bytes, or nothing."""
         if id(layer) in self._gone:
             return []
-        if layer.op not in MOVES or layer.output().root in self._kept:
+        if layer.op not in MOVES or layer.output().root in self._kept or layer.has_output(1):
             return [layer]
         readers = self._users.get(layer.output().root, [])
         if len(readers) != 1 or readers[0].op != "QuantizeLinear":
@@ -52,11 +55,23 @@ class _Moves:
         target = parameters(last, last.output())
         if last.input(0) is not layer.output() or target is None:
             return [layer]
-        made = self._bytes(layer, target)
+        made = self._bytes(layer, target) or self._earlier(layer, last, target)
         if made is None:
             return [layer]
         self._gone.add(id(last))
         return made
+
+    def _earlier(self, layer: Layer, last: Layer, target: Scaled) -> list[Layer] | None:
+        """A MaxPool of a chain's result: rounded first, so that the chain ends in bytes."""
+        x = layer.input(0)
+        producer = self._producers.get(x)
+        if layer.op != "MaxPool" or producer is None or producer.op not in MAPS:
+            return None
+        if target.tensor.dtype != np.uint8 or len(self._users[x]) != 1 or x in self._kept:
+            return None
+        rounded = Tensor(f"{x.name}_bytes", x.shape, target.tensor.dtype)
+        first = Layer("QuantizeLinear", layer.name, [x, *last.inputs[1:]], [rounded], last.attrs)
+        return [first, Layer(layer.op, layer.name, [rounded], [target.tensor], layer.attrs)]
 
     def _bytes(self, layer: Layer, target: Scaled) -> list[Layer] | None:
         data = len(layer.inputs) if layer.op == "Concat" else 1
@@ -67,7 +82,8 @@ class _Moves:
         if target.tensor.dtype != np.uint8:
             return None
         given = [s for s in sources if s is not None]
-        if all(same(s, given[0]) for s in given):
+        after = layer.op != "Pad" or same(given[0], target)
+        if after and all(same(s, given[0]) for s in given):
             moved = Tensor(f"{layer.name}_bytes", target.tensor.shape, target.tensor.dtype)
             result = target.tensor if same(given[0], target) else moved
             first = Layer(layer.op, layer.name, [*(s.tensor for s in given), *rest], [result])
@@ -81,7 +97,7 @@ class _Moves:
             if not same(s, target):
                 tensors[-1] = Tensor(f"{layer.name}_bytes", s.tensor.shape, s.tensor.dtype)
                 made.append(requantised(layer.name, s.tensor, s, target, tensors[-1]))
-        last = Layer(layer.op, layer.name, [*tensors], [target.tensor], layer.attrs)
+        last = Layer(layer.op, layer.name, [*tensors, *rest], [target.tensor], layer.attrs)
         return [*made, last]
 
     def _source(self, tensor: Tensor | None) -> Scaled | None:
@@ -107,8 +123,6 @@ class _Moves:
         value = layer.optional(2)
         if value is not None and value.root.data is None:
             return None
-        if not same(source, target):
-            return None  # rounding the border once more could change it
         number = np.float32(0) if value is None or value.root.data is None else value.root.data
         byte = quantised(np.asarray(number, np.float32).reshape(()), target)
         border = constant_tensor(f"{layer.name}_border", byte)

@@ -9,25 +9,31 @@ import numpy as np
 
 from infer_native.kernels import find_kernel, vnni, vnni_bytes, vnni_matmul, wide_integer, winograd
 from infer_native.kernels.blocked_conv import conv
-from infer_native.kernels.blocked_pool import pad, pool
+from infer_native.kernels.blocked_pool import pad, pad_bytes, pool, pool_bytes
 from infer_native.kernels.dense import MIN_WORK, batched, weighted, work
 from infer_native.kernels.depthwise import depthwise, fits
 from infer_native.kernels.fast_recurrent import recurrent
 from infer_native.kernels.gemm import Epilogue
 from infer_native.kernels.geometry import window_of
+from infer_native.kernels.integer import QSlopes
 from infer_native.kernels.movement import pad_begins
 from infer_native.kernels.plain_conv import conv_of_plain, narrow_conv, neighbours
 from infer_native.kernels.recurrent import GATES
 from infer_native.kernels.resize import nearest, nearest_pixels
+from infer_native.kernels.spread import levels_of_layer
+from infer_native.kernels.spread_winograd import COST
 from infer_native.kernels.transposed_conv import apart, shared, shares, wide
 from infer_native.kernels.vnni_ops import GROUP
 
 # What other work takes beside a vector multiply-add.
 IN_POINT, OUT_POINT = 18.0, 12.0  # a vector of a tile to a point, and back
-STREAM = 6.0  # bytes of weights from beyond the second cache in the time of one multiply-add
+MOST_POINTS = 36  # of a tile of 4 x 4
 WORTH = 0.9  # the transformed weights take room: below this share of the direct sum
 
-_BYTES = {"_QTable": vnni_bytes.table, "_QAdd": vnni_bytes.add, "_QMul": vnni_bytes.multiply}
+_BYTES = {
+    "_QTable": vnni_bytes.table, "_QAdd": vnni_bytes.add, "_QMul": vnni_bytes.multiply,
+    "_QSlopes": QSlopes,
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,12 +137,16 @@ def winograd_cost(layer: Layer, isa: Isa, size: int) -> float:
         direct = float(samples * rows * out * 9 * inputs * columns)
         return direct / 2 if isa.bf16 else direct
     points, tiles = (size + 2) ** 2, -(-rows // size) * -(-out // size)
-    count = winograd.chunk(tiles, blocks * isa.lanes, columns * isa.lanes, size)
+    spread = levels_of_layer(layer) is not None
+    count = winograd.chunk(tiles, blocks * isa.lanes, columns * isa.lanes, size, spread)
     products = points * tiles * inputs * columns
     transforms = tiles * points * (IN_POINT * blocks + OUT_POINT * columns)
-    weights = 4 * points * inputs * columns * isa.lanes
-    far = -(-tiles // count) * weights if weights > winograd.SECOND_CACHE else 0
-    return samples * (max(products, far / STREAM) + transforms)
+    if spread:
+        filters = -(-tiles // count) * COST * points / MOST_POINTS * inputs * columns
+        return samples * (products + filters + transforms)
+    size_ = 4 * points * inputs * columns * isa.lanes
+    far = -(-tiles // count) * size_ if size_ > winograd.SECOND_CACHE else 0
+    return samples * (max(products, far / winograd.STREAM) + transforms)
 
 
 def fast_integer(layer: Layer, isa: Isa) -> Chosen | None:
@@ -207,18 +217,20 @@ def fast_transposed(layer: Layer, isa: Isa) -> tuple[Chosen, bool] | None:
 
 
 def fast_pool(layer: Layer) -> Chosen | None:
-    """For MaxPool and AveragePool of float32 images, without positions."""
-    if layer.op not in ("MaxPool", "AveragePool") or not _is_float_image(layer):
+    """For MaxPool and AveragePool of float32 images, without positions; MaxPool of uint8 too."""
+    if layer.op not in ("MaxPool", "AveragePool") or not _is_image(layer):
         return None
     if layer.has_output(1):
         return None
     where = window_of(layer, layer.input(0).shape[2:], layer.attrs["kernel_shape"])
+    if layer.input(0).ctype != "float":
+        return lambda fast: pool_bytes(fast, where)
     return lambda fast: pool(fast, where)
 
 
 def fast_pad(layer: Layer) -> Chosen | None:
-    """For a constant Pad of float32 images that only adds, and no channels in front."""
-    if layer.op != "Pad" or not _is_float_image(layer):
+    """For a constant Pad of float32 or uint8 images that only adds, and no channels in front."""
+    if layer.op != "Pad" or not _is_image(layer):
         return None
     x, y = layer.input(0).shape, layer.output().shape
     begins = pad_begins(layer)
@@ -229,6 +241,8 @@ def fast_pad(layer: Layer) -> Chosen | None:
         return None
     value = layer.constant(2)
     number = 0.0 if value is None else float(value.reshape(()))
+    if layer.input(0).ctype != "float":
+        return lambda fast: pad_bytes(fast, begins[2:], int(number), x[1])
     return lambda fast: pad(fast, begins[2:], number, x[1])
 
 
@@ -243,9 +257,14 @@ def fast_resize(layer: Layer) -> Chosen | None:
     return lambda fast: nearest_pixels(fast, tables)
 
 
-def _is_float_image(layer: Layer) -> bool:
+def _is_image(layer: Layer) -> bool:
     x = layer.input(0)
-    return x.ctype == "float" and len(x.shape) == 4 and x.size > 0 and layer.output().size > 0
+    return (
+        x.ctype in ("float", "uint8_t")
+        and len(x.shape) == 4
+        and x.size > 0
+        and layer.output().size > 0
+    )
 
 
 def narrow(layer: Layer, isa: Isa) -> int:

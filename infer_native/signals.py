@@ -20,15 +20,19 @@ def lift(program: Program) -> None:
     """Rewrite every Conv with an input of rank 3, and every chain on such tensors alone."""
     for number, layer in enumerate(program.layers):
         if layer.op == "Conv" and len(layer.input(0).shape) == 3:
-            images = [_image(layer.input(0)), _image(layer.input(1))]
-            attrs = _attributes(layer.attrs)
-            program.layers[number] = _lifted(layer, [*images, *layer.inputs[2:]], attrs)
+            program.layers[number] = lifted(layer)
         elif layer.op == "_Map" and len(layer.output().shape) == 3:
             shape = layer.output().shape
             given = [t for t in layer.inputs if t is not None]
             if all(t.size == 1 or t.shape == shape for t in given):
                 changed: list[Tensor | None] = [t if t.size == 1 else _image(t) for t in given]
                 program.layers[number] = _lifted(layer, changed, layer.attrs)
+
+
+def lifted(layer: Layer) -> Layer:
+    """A convolution of [N, C, W] as one of images; its weights are its second input, if any."""
+    images: list[Tensor | None] = [_image(layer.input(n)) for n in range(len(layer.inputs[:2]))]
+    return _lifted(layer, [*images, *layer.inputs[2:]], _attributes(layer.attrs))
 
 
 def _lifted(layer: Layer, inputs: list[Tensor | None], attrs: dict[str, Any]) -> Layer:

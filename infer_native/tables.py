@@ -2,11 +2,13 @@
 
 Given:  y = Q(HardSwish(DQ(x)) * 2 + 1)
 Result: y = table[x]
+
+With constants of one number for each channel the tables must be straight lines: see `slopes`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +17,7 @@ from infer_native.fuse import remove_unused
 from infer_native.integer import Scaled, parameters
 from infer_native.kernels.elementwise import MAPS
 from infer_native.program import Layer, Tensor
+from infer_native.slopes import slopes
 from infer_runtime.evaluate import run_node
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
 
 
 def fuse_tables(program: Program) -> None:
-    """Rewrite every chain in which each operator has one reader and constants of one number."""
+    """Rewrite every chain in which each operator has one reader and constants that fit."""
     users, producers = program.users(), program.producers()
     kept = {t.root for t in program.outputs}
     replaced: dict[int, Layer] = {}
@@ -37,7 +40,8 @@ def fuse_tables(program: Program) -> None:
             data = [t for t in layer.inputs if t is not None and t.root.data is None]
             if len(users[tensor]) != 1 or tensor in kept or len(data) != 1:
                 break
-            if any(t is not None and t.root.data is not None and t.size != 1 for t in layer.inputs):
+            if any(t is not None and t.root.data is not None and _kind(t, data[0]) is None
+                   for t in layer.inputs):  # fmt: skip
                 break
             chain.append(layer)
             tensor = data[0].root
@@ -59,14 +63,27 @@ def requantised(
 ) -> Layer:
     """`tensor`, in terms of `source`, in those of `target`."""
     values = quantised(_dequantised(source), target)
-    return lookup(name, tensor, into or target.tensor, values)
+    return _lookup(name, tensor, into or target.tensor, values, source, target)
 
 
-def lookup(name: str, x: Tensor, y: Tensor, table: Array) -> Layer:
+def _lookup(
+    name: str, x: Tensor, y: Tensor, table: Array, source: Scaled, target: Scaled
+) -> Layer:  # fmt: skip
     """The layer y = table[x]; `x` is seen under the shape of `y`."""
     if x.shape != y.shape:
         x = Tensor(f"{x.name}_seen", y.shape, x.dtype, view_of=x)
-    return Layer("_QTable", name, [x], [y], {"table": table.view(np.uint8)})
+    attrs: dict[str, Any] = {"table": table.view(np.uint8)}
+    if x.dtype == y.dtype == np.uint8:
+        attrs["slopes"] = slopes(table[None], source.zero, target.zero)
+    return Layer("_QTable", name, [x], [y], attrs)
+
+
+def _kind(constant: Tensor, image: Tensor) -> tuple[int, ...] | None:
+    """The shape of a constant against [channels, 256] numbers: one number, or one for each."""
+    if constant.size == 1:
+        return ()
+    channels = image.shape[1] if len(image.shape) == 4 else 0
+    return (channels, 1) if constant.shape in ((channels, 1, 1), (1, channels, 1, 1)) else None
 
 
 def _table(first: Layer, chain: list[Layer], last: Layer, opset: int) -> Layer | None:
@@ -76,19 +93,37 @@ def _table(first: Layer, chain: list[Layer], last: Layer, opset: int) -> Layer |
     if not chain and same(source, target):
         return None  # the same numbers again: a view
     values = _dequantised(source)
+    constants = [t for layer in chain for t in layer.inputs if t and t.root.data is not None]
+    channels = any(t.size != 1 for t in constants)
+    if channels:
+        shape = target.tensor.shape
+        if any(layer.output().shape != shape for layer in (first, *chain)):
+            return None  # seen under another shape in between
+        values = np.broadcast_to(values, (shape[1], 256))
     for layer in chain:
+        before = values.shape
         values = _applied(layer, values, opset)
-        if values.shape != (256,) or values.dtype != np.float32:
+        if values.shape != before or values.dtype != np.float32:
             return None
-    return lookup(last.name, source.tensor, target.tensor, quantised(values, target))
+    table = quantised(values, target)
+    if not channels:
+        return _lookup(last.name, source.tensor, target.tensor, table, source, target)
+    if source.tensor.dtype != np.uint8 or target.tensor.dtype != np.uint8:
+        return None
+    lines = slopes(table, source.zero, target.zero)
+    if lines is None:
+        return None
+    return Layer("_QSlopes", last.name, [source.tensor], [target.tensor], {"slopes": lines})
 
 
 def _applied(layer: Layer, values: Array, opset: int) -> Array:
     """An operator on all numbers that a byte can mean."""
     inputs = [
-        None if t is None else values if t.root.data is None else t.root.data.reshape(())
+        None if t is None
+        else values if t.root.data is None
+        else t.root.data.reshape(() if t.size == 1 else (-1, 1))
         for t in layer.inputs
-    ]
+    ]  # fmt: skip
     names = [None if t is None else ir.Value(name=f"x{i}") for i, t in enumerate(layer.inputs)]
     node = ir.node(layer.op, names, layer.attrs, name=layer.name)
     return np.asarray(run_node(node, inputs, opset)[0])

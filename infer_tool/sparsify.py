@@ -18,7 +18,6 @@ from quant.prune.unstructured import sparsify
 from quant.prune.weights import weights_of, zeros_share
 from quant.sparse import store_sparse
 from quant.store import forget_formats
-from quant.train.module import Trainable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from quant.prune.unstructured import Sparsified
     from quant.train.config import TrainConfig
     from quant.train.loop import Training
+    from quant.train.module import Trainable
 
     Array = np.ndarray[Any, Any]
 
@@ -80,7 +80,7 @@ def prune_elements(
                 begun, ui, config, model, _at(budget, number / config.rounds), movement
             )
             model, masks = done.model, done.masks
-        module = Trainable(model)
+        module = begun.lesson.learner(model, batch_norm=config.batch_norm)
         project = movement.watch(module, masks) if movement else hold(module, masks)
         options = round_options(config, number - first + 1, config.rounds + 1 - first)
         training = begun.lesson.train(begun.report, ui, module, options, project)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from infer_tool.reason import reason
 from quant.train.config import TrainConfig
 from quant.train.extra import import_torch
 from quant.train.loop import Hooks, Trainer
+from quant.train.module import Trainable
+from quant.train.normal import LEAST_BATCH, Normalized
 from quant.train.task import Task, check_heads
 
 if TYPE_CHECKING:
@@ -33,13 +36,13 @@ if TYPE_CHECKING:
     from infer_tool.ui import Terminal
     from quant.distill.hints import Hints
     from quant.train.loop import Epoch, Training
-    from quant.train.module import Trainable
 
     Array = np.ndarray[Any, Any]
     Feeds = dict[str, Array]
     Batch = tuple[Feeds, Array | None]
 
 EVALUATION_SHARE = 0.2  # of --data, where no --eval is given
+STATISTICS_BATCHES = 8
 VALIDATION_SHARE, VALIDATION_SAMPLES = 0.1, 500  # of the training samples, at most
 
 
@@ -170,6 +173,18 @@ class Lesson:
         if self.labelled and data.labels is not None:
             check_labels(data.labels, first)
         self.feeds = feeds
+
+    @property
+    def normalizes(self) -> bool:
+        """Are batches so large that one stands for others?"""
+        return self.samples.size >= LEAST_BATCH
+
+    def learner(self, model: ir.Model, *, batch_norm: bool) -> Trainable:
+        """A model to train: its convolutions behind normalisation, where batches allow it."""
+        if not (batch_norm and self.normalizes):
+            return Trainable(model)
+        batches = islice(self.samples.epoch(0), STATISTICS_BATCHES)
+        return Normalized(model, [feeds for feeds, _ in batches])
 
     def task(self, student: ir.Model, hints: Hints | None = None) -> Task:
         """The loss of a student with the same inputs and outputs."""

@@ -164,3 +164,32 @@ def rnet() -> nn.Module:
 def onet() -> nn.Module:
     """MTCNN's output."""
     return _mtcnn("ONet")
+
+
+class _Residual(nn.Module):
+    """Two convolutions of 3 x 3, and what goes round them."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs),
+            nn.ReLU(), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        shorter = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        whole = inputs == outputs
+        self.round = nn.Identity() if whole else nn.Sequential(shorter, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.inner(x) + self.round(x))
+
+
+def resnet18() -> nn.Module:
+    """ResNet-18 for 1000 classes (He et al. 2016, "Deep Residual Learning", table 1)."""
+    torch.manual_seed(0)
+    widths = ((64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1),
+              (256, 512, 2), (512, 512, 1))  # fmt: skip
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1), *(_Residual(*w) for w in widths), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(512, 1000),
+    ).eval()  # fmt: skip

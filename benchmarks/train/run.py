@@ -57,10 +57,10 @@ METHODS = {
     "w2a4": Method(
         "quantize", {"scheme": "w2a4", "train": True, "epochs": 20, "learning_rate": 0.01}, 4.0
     ),
-    "macs50": Method("prune", {"target_macs": "50%", "rounds": 3, "epochs": 40}, 2.0, 1.4),
-    "macs25": Method("prune", {"target_macs": "25%", "rounds": 4, "epochs": 40}, 6.0),
-    "w1a32": Method("binarize", {}, 4.0),
-    "w1a1": Method("binarize", {"activations": "binary"}, 15.0),
+    "macs50": Method("prune", {"target_macs": "50%", "epochs": 80}, 2.0, 1.4),
+    "macs25": Method("prune", {"target_macs": "25%", "rounds": 2, "epochs": 100}, 6.0),
+    "w1a32": Method("binarize", {"epochs": 40}, 4.0),
+    "w1a1": Method("binarize", {"activations": "binary", "epochs": 45, "rise": 0.3}, 15.0),
     "w1a1-digits": Method("binarize", {"activations": "binary"}, 1.5, digits=True),
     "sparse80": Method(
         "prune",

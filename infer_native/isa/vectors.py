@@ -27,6 +27,15 @@ _OPERATIONS = {
     "dotprod": ("vmaxq_f32", "vminq_f32", "vdupq_n_f32", "float32x4_t"),
 }
 
+# gcc would keep the zero of an activation in a register that the sums of a tile need.
+_ZERO = """#if defined(__clang__)
+#define VZERO() VSET(0.0f)
+#else
+static inline vf VZERO(void) {{ vf z; __asm__ volatile("{0}" : "=x"(z)); return z; }}
+#endif
+"""
+_ZEROS = {"avx2": _ZERO.format("vxorps %0, %0, %0"), "sse": _ZERO.format("xorps %0, %0")}
+
 # For integers: weights, a few numbers in every lane, products added to 32-bit sums; float32 rounded
 # to whole numbers, a product and a sum rounded once.
 _PAIRS = """typedef {v} WV;
@@ -99,21 +108,24 @@ typedef int32_t vi __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 #define LDI(p) (*(const vi *)(p))
 #endif
 """
-# The bits of every lane; by a table of sixteen counts where there is no instruction.
+# POPCOUNT counts the bits of what sums are made of, and BITSUM makes the sums of lanes of them:
+# those are bytes where nothing counts wider. By a table of sixteen counts without an instruction.
 _TABLE = """static inline vi POPCOUNT(vi x) {{
-  const {v} t = {broadcast}, low = {set8}(15), one = {set8}(1);
+  const {v} t = {broadcast}, low = {set8}(15);
   const {v} a = {shuffle}(t, {and_}(({v})x, low));
   const {v} b = {shuffle}(t, {and_}({shift}(({v})x, 4), low));
-  return (vi){pairs}({sums}({add}(a, b), one), {set16}(1));
+  return (vi){add}(a, b);
 }}
+#define BITSUM(x) ((vi){pairs}({sums}(({v})(x), {set8}(1)), {set16}(1)))
 """
 _COUNTS = "_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4)"
-_ARM_BITS = """static inline vi POPCOUNT(vi x) {
-  return (vi)vpaddlq_u16(vpaddlq_u8(vcntq_u8((uint8x16_t)x)));
-}
+_ARM_BITS = """#define POPCOUNT(x) ((vi)vcntq_u8((uint8x16_t)(x)))
+#define BITSUM(x) ((vi)vpaddlq_u16(vpaddlq_u8((uint8x16_t)(x))))
 """
 _BITS = {
-    "avx512": "#define POPCOUNT(x) ((vi)_mm512_popcnt_epi32((__m512i)(x)))\n",
+    "avx512": """#define POPCOUNT(x) ((vi)_mm512_popcnt_epi32((__m512i)(x)))
+#define BITSUM(x) (x)
+""",
     "avx2": _TABLE.format(
         v="__m256i", broadcast=f"_mm256_broadcastsi128_si256({_COUNTS})", set8="_mm256_set1_epi8",
         shuffle="_mm256_shuffle_epi8", and_="_mm256_and_si256", shift="_mm256_srli_epi16",
@@ -128,16 +140,95 @@ _BITS = {
     "neon": _ARM_BITS,
     "dotprod": _ARM_BITS,
 }  # fmt: skip
-_SIGNS = """static inline void nx_signs(const float *x, const float *t, uint32_t *o, long c) {
-  uint32_t bits = 0;
-  for (int l = 0; l < VL; l++) bits |= (uint32_t)(x[l] >= t[l]) << l;
-  o[c * VL / 32] |= bits << (c * VL % 32);
+# Which numbers reach their limits, as bits: of vectors number c of a pixel, whose bits were 0.
+_SIGNS = {
+    "avx512": """#define NXS(o, v, t) do { \\
+  const uint16_t m_ = (uint16_t)_mm512_cmp_ps_mask((__m512)(v), (__m512)(t), _CMP_GE_OQ); \\
+  memcpy(o, &m_, 2); } while (0)
+static inline void nx_signs(const float *x, const float *t, uint8_t *o, long c) {
+  NXS(o + 2 * c, LD(x), LD(t));
 }
+""",
+    "avx2": """#define NXS(o, v, t) (*(o) = (uint8_t)_mm256_movemask_ps( \\
+  _mm256_cmp_ps((__m256)(v), (__m256)(t), _CMP_GE_OQ)))
+static inline void nx_signs(const float *x, const float *t, uint8_t *o, long c) {
+  NXS(o + c, LD(x), LD(t));
+}
+""",
+    "sse": """static inline void nx_signs(const float *x, const float *t, uint8_t *o, long c) {
+  const int m = _mm_movemask_ps(_mm_cmpge_ps((__m128)LD(x), (__m128)LD(t)));
+  o[c / 2] |= (uint8_t)(m << (c % 2 * 4));
+}
+""",
+    "neon": """static inline void nx_signs(const float *x, const float *t, uint8_t *o, long c) {
+  const uint32x4_t each = {1, 2, 4, 8};
+  const uint32x4_t m = vcgeq_f32((float32x4_t)LD(x), (float32x4_t)LD(t));
+  o[c / 2] |= (uint8_t)(vaddvq_u32(vandq_u32(m, each)) << (c % 2 * 4));
+}
+""",
+}
+_UNSIGNED = "typedef uint32_t vn __attribute__((vector_size(4 * VL), aligned(4), may_alias));\n"
+
+# Vector number g of bits; a number or its negative by bits; 0 where bits are not set.
+_LEVELS = {
+    16: """typedef uint16_t nxh __attribute__((aligned(1), may_alias));
+#define NXB(b, g) (((const nxh *)(const void *)(b))[g])
+#define NXL(m, s) ((vf)_mm512_mask_blend_ps((__mmask16)(m), (__m512)(-(s)), (__m512)(s)))
+#define NXZ(m, v) ((vf)_mm512_maskz_mov_ps((__mmask16)(m), (__m512)(v)))
+""",
+    8: "#define NXB(b, g) ((b)[g])\n",
+    4: "#define NXB(b, g) ((b)[(g) / 2] >> (g) % 2 * 4)\n",
+}
+_LANES = """static inline vi nx_off(int32_t m) {{
+  const vi each = {{{each}}};
+  return (((vi){{0}} + m) & each) == 0;
+}}
+#define NXL(m, s) ((vf)((vi)(s) ^ (nx_off(m) & INT32_MIN)))
+#define NXZ(m, v) ((vf)((vi)(v) & ~nx_off(m)))
 """
-_SIGNS_512 = """static inline void nx_signs(const float *x, const float *t, uint32_t *o, long c) {
-  const __m512 v = _mm512_loadu_ps(x), k = _mm512_loadu_ps(t);
-  o[c / 2] |= (uint32_t)_mm512_cmp_ps_mask(v, k, _CMP_GE_OQ) << (c % 2 * 16);
-}
+# A word where it lies; a number that is rounded here.
+_WORDS = """typedef int32_t nxw __attribute__((aligned(1), may_alias));
+#define NXW(p) (*(const nxw *)(p))
+#define KEEP(v) __asm__("" : "+{register}"(v))
+"""
+# VL x VL numbers, rows become columns: `xs` and `ys` are the steps from row to row.
+_TURN = """static inline void nx_turn(const float *x, long xs, float *y, long ys) {{
+{body}
+}}
+"""
+
+
+def turning(isa: Isa) -> str:
+    """The function nx_turn, by pairs of rows that swap halves, quarters and so on."""
+    lanes = isa.lanes
+    lines = [f"  vf a{i} = LD(x + {i} * xs);" for i in range(lanes)]
+    step = lanes // 2
+    while step:
+        for low in range(lanes):
+            if low & step:
+                continue
+            high = low | step
+            first = [n if not n & step else lanes + (n ^ step) for n in range(lanes)]
+            second = [n | step if not n & step else lanes + n for n in range(lanes)]
+            lines.append(
+                f"  {{ const vf u = a{low}, v = a{high}; a{low} = SHUFFLE(u, v, {_listed(first)}); "
+                f"a{high} = SHUFFLE(u, v, {_listed(second)}); }}"
+            )
+        step //= 2
+    lines += [f"  ST(y + {i} * ys, a{i});" for i in range(lanes)]
+    return _SHUFFLE + _TURN.format(body="\n".join(lines))
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+_SHUFFLE = """#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t vp __attribute__((vector_size(4 * VL)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vp){__VA_ARGS__})
+#endif
 """
 
 
@@ -150,7 +241,14 @@ def closing(isa: Isa) -> str:
 
 def integers(isa: Isa) -> str:
     """Definitions for integer kernels on 32-bit sums; nothing where there are none."""
-    return f"{_WIDE}{_INTEGERS[isa.name]}{_BYTES}" if isa.name in _INTEGERS else ""
+    if isa.name not in _INTEGERS:
+        return ""
+    return _quiet(f"{_WIDE}{_INTEGERS[isa.name]}{_BYTES}")
+
+
+def _quiet(functions: str) -> str:
+    """clang reports what a model does not use."""
+    return functions.replace("static inline", "static inline __attribute__((unused))")
 
 
 def prelude(isa: Isa) -> str:
@@ -167,10 +265,23 @@ typedef float vf __attribute__((vector_size({4 * isa.lanes}), aligned(4), may_al
 #define VMIN(a, b) ((vf){min_}(({type_})(a), ({type_})(b)))
 #define HIDE(p) __asm__("" : "+r"(p))
 #define VSET(x) ((vf){set_}(x))
-"""
+{_ZEROS.get(isa.name, "#define VZERO() VSET(0.0f)" + chr(10))}"""
+
+
+def levels(isa: Isa) -> str:
+    """Definitions for weights that are held as bits."""
+    each = ", ".join(str(1 << lane) for lane in range(isa.lanes))
+    lanes = _LANES.format(each=each) if isa.lanes in (4, 8) else ""
+    return f"{_WIDE}{_LEVELS[isa.lanes]}{lanes}"
+
+
+def words() -> str:
+    """Definitions for words that hold the bits of a lane."""
+    return f"{_WIDE}{_UNSIGNED}"
 
 
 def bits(isa: Isa) -> str:
     """Definitions for binary kernels."""
-    signs = _SIGNS_512 if isa.name == "avx512" else _SIGNS
-    return f"{_WIDE}{_BITS[isa.name]}{signs}"
+    words = _WORDS.format(register="v" if isa.family == "x86" else "w")
+    signs = _SIGNS["neon" if isa.family == "arm" else isa.name]
+    return _quiet(f"{_WIDE}{_BITS[isa.name]}{words}{signs}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FAMILIES = (
     "elementwise", "movement", "gather", "reduce", "pool", "conv", "matmul", "norm", "recurrent",
-    "quantized", "resize", "integer", "binary", "halves",
+    "quantized", "resize", "integer", "plain_binary", "halves",
 )  # fmt: skip
 
 

@@ -1,218 +1,174 @@
-"""Convolutions of -1 and 1 with -1 and 1: XOR, then counting bits.
+"""Sums of -1 and 1 times -1, 0 and 1 on vectors: XOR, then counting bits.
 
 A sum of n products is n - 2 * (places where the two differ): Rastegari et al., "XNOR-Net", 2016,
-section 3.2. Inputs are packed into 32-bit words by pixel, the channels of a pixel side by side;
-every lane counts for one output channel. Padding counts as -1 first; what that adds is known for
-each output place, and taken off.
+section 3.2. The bits of a pixel lie side by side in whole bytes, those of its neighbours follow: a
+line of a filter is one run of words, the last of which may hold bits of a pixel too many. Padding
+counts as -1 first; what that adds is known for each output place, and taken off.
 """
 
 from __future__ import annotations
 
-from math import prod
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from infer_native.cwriter import loop, nest
-from infer_native.kernels import Code, kernel
-from infer_native.kernels.gemm import choose, pad_columns, panels_of
+from infer_native.kernels import Code
+from infer_native.kernels.bit_product import Product
+from infer_native.kernels.bits import BITS, BYTE, WORD, Image, Runs, Signs, Target, starts
+from infer_native.kernels.gemm import Epilogue, choose, pad_columns, panels_of
 from infer_native.kernels.geometry import window_of
+from infer_native.program import Tensor
 
 if TYPE_CHECKING:
     from infer_native.binarised import Binary
     from infer_native.isa import Isa
-    from infer_native.kernels.gemm import Tile
-    from infer_native.program import Array, Layer
+    from infer_native.program import Layer
     from infer_runtime.ops.window import Window
 
-BITS = 32
+
+def fits(layer: Layer, isa: Isa) -> bool:
+    """Do groups begin with a vector and with a byte?"""
+    how: Binary = layer.attrs["binary"]
+    group = layer.attrs.get("group", 1)
+    outputs, each = how.levels.signs.shape[:2]
+    unit = max(isa.lanes, 8)
+    whole = each % unit == 0 and outputs // group % isa.lanes == 0
+    return bool(group == 1 or whole)
+
+
+def writes_signs(isa: Isa) -> bool:
+    """Are the bits of a vector whole bytes?"""
+    return isa.lanes >= BYTE
+
+
+def image_of(layer: Layer, isa: Isa) -> Image:
+    """Of the input [N, C, H, W] of a convolution."""
+    how: Binary = layer.attrs["binary"]
+    _, channels, height, width = layer.input(0).shape
+    where = window_of(layer, (height, width), how.levels.signs.shape[2:])
+    top, left = where.begins
+    line = width + left + where.ends[1]
+    pitch = -(-(-(-channels // isa.lanes) * isa.lanes) // 8)
+    return Image(height + top + where.ends[0], line, pitch, top * line + left)
+
+
+def signs_of(layer: Layer, isa: Isa) -> Signs:
+    """What a convolution reads instead of its input."""
+    how: Binary = layer.attrs["binary"]
+    blocks = -(-how.threshold.size // isa.lanes) * isa.lanes
+    # Nothing reaches NaN: lanes beyond the last channel count as the zeros of the weights.
+    limits = np.pad(how.threshold, (0, blocks - how.threshold.size), constant_values=np.nan)
+    return Signs(image_of(layer, isa), limits)
+
+
+def bits_tensor(name: str, samples: int, image: Image) -> Tensor:
+    """The memory of the bits of all samples."""
+    return Tensor(f"{name}_bits", (samples, image.size), np.dtype(np.uint8))
+
+
+def sign(layer: Layer) -> Code:
+    """The bits of a blocked image."""
+    how: Signs = layer.attrs["signs"]
+    image, (samples, blocks, height, width, lanes) = how.image, layer.input(0).shape
+    at = f"({image.first} + r * {image.line} + i) * {image.pitch}"
+    pixel = (
+        f"nx_signs(x0 + ((n * {blocks} + c) * {height * width} + r * {width} + i) * {lanes}, "
+        f"t0 + c * {lanes}, b + {at}, c);"
+    )
+    body = (
+        f"uint8_t *b = y0 + n * {image.size};\nmemset(b, 0, {image.size});\n"
+        + nest(("r", "i", "c"), (height, width, blocks), pixel)
+    )  # fmt: skip
+    return Code(loop("n", samples, body), [how.limits])
 
 
 def conv(layer: Layer, isa: Isa) -> Code:
-    """On a blocked input and output of float32."""
-    how, lanes = _binary(layer), isa.lanes
-    x, y = layer.input(0), layer.output()
-    (samples, blocks, height, width, _), (_, columns, rows, out, _) = x.shape, y.shape
-    where = window_of(layer, (height, width), how.bits.shape[2:])
-    words, (kh, kw) = -(-blocks * lanes // BITS), where.kernel
-    lines, line = _bordered(where, height, width)
-    panels = panels_of(choose(out, columns, isa.registers - 1, embedded=False))
-    starts, row_class, column_class = _starts(how, where, height, width)
-    # Nothing reaches NaN: lanes beyond the last channel count as the zeros of the weights.
-    limits = np.pad(how.threshold, (0, blocks * lanes - how.threshold.size), constant_values=np.nan)
+    """Of bits into a blocked float32 image, bits of it or both; operands of the epilogue follow."""
+    how: Binary = layer.attrs["binary"]
+    lanes, group = isa.lanes, layer.attrs.get("group", 1)
+    (samples, _, height, width), image = layer.attrs["shape"], layer.attrs["image"]
+    outputs, each, kh, kw = how.levels.signs.shape
+    where = window_of(layer, (height, width), (kh, kw))
+    (rows, out), columns = where.out, -(-outputs // lanes)
+    runs = _runs(where, image, each, group)
+    signs: list[Signs] = layer.attrs["signs"]
+    target = Target(lanes, rows * out * lanes, stored=layer.has_output(0))
+    code = Product(layer, isa, where, image, runs, target, signs)
+    panels = panels_of(choose(out, columns // group, code.free, embedded=False))
+    sums, row_class, column_class = starts(how.levels, where, (height, width))
+    total = columns * lanes
     tables = [
-        np.concatenate([
-            _packed(how.bits, words, p.first * lanes, p.tile.columns * lanes) for p in panels
-        ]),
-        np.pad(starts, ((0, 0), (0, columns * lanes - starts.shape[1]))),
-        row_class, column_class, pad_columns(how.scale, columns, lanes),
-        pad_columns(how.bias, columns, lanes), limits,
+        code.weights(panels, group), np.pad(sums, ((0, 0), (0, total - outputs))), row_class,
+        column_class, pad_columns(how.levels.scale, columns, lanes),
+        pad_columns(how.bias, columns, lanes), *code.tables(columns),
+    ]  # fmt: skip
+    helpers: dict[str, str] = {}
+    calls, at = [], 0
+    for number in range(group):
+        for panel in panels:
+            first = number * (columns // group) + panel.first
+            calls.append(code.call(panel, first, at, number * (each // 8), columns, helpers))
+            at += code.words(panel)
+    clear = "".join(
+        f"memset(y{k} + n * {s.image.size}, 0, {s.image.size});\n"
+        for k, s in enumerate(signs, start=1)
+    )
+    body = f"const uint8_t *in = x0 + n * {image.size};\n{clear}" + loop(
+        "r", rows, "\n".join(calls)
+    )
+    return Code(loop("n", samples, body), tables, 0, helpers)
+
+
+def _runs(where: Window, image: Image, each: int, group: int) -> Runs:
+    """Neighbouring taps of all channels are one run."""
+    if group == 1 and (where.dilations[1] == 1 or where.kernel[1] == 1):
+        return Runs(1, 0, where.kernel[1] * image.pitch)
+    size = image.pitch if group == 1 else each // 8
+    return Runs(where.kernel[1], where.dilations[1] * image.pitch, size)
+
+
+def rows(layer: Layer, isa: Isa) -> Code:
+    """Of plain rows into plain rows."""
+    how: Binary = layer.attrs["binary"]
+    lanes, (outputs, size) = isa.lanes, how.levels.signs.shape[:2]
+    count, columns = layer.input(0).size // size, -(-outputs // isa.lanes)
+    image = Image(1, count, -(-size // BITS) * WORD, 0)
+    runs = Runs(1, 0, image.pitch)
+    code = Product(layer, isa, None, image, runs, Target(outputs, lanes, outputs % lanes), [])
+    panels = panels_of(choose(count, columns, code.free, embedded=False))
+    sums = np.abs(how.levels.signs.astype(np.int32)).sum(axis=(1, 2, 3), dtype=np.int32)
+    tables = [
+        code.weights(panels, 1), np.pad(sums, (0, columns * lanes - outputs)),
+        np.zeros(1, np.int32), np.zeros(count, np.int32),
+        pad_columns(how.levels.scale, columns, lanes), pad_columns(how.bias, columns, lanes),
+        how.threshold,
     ]  # fmt: skip
     helpers: dict[str, str] = {}
     calls, at = [], 0
     for panel in panels:
-        tile, first = panel.tile, panel.first * lanes
-        name, text = _product(tile, where, out, line, words, lanes, columns, rows)
-        helpers[name] = text
-        calls.append(
-            f"{name}(in + r * {where.strides[0] * line * words}, t0 + {at}, "
-            f"t1 + t2[r] * {columns * lanes} + {first}, t3, t4 + {first}, t5 + {first}, "
-            f"y0 + n * {y.size // samples} + {panel.first * rows * out * lanes} + "
-            f"r * {out * lanes});"
-        )
-        at += kh * kw * words * tile.columns * lanes
-    top, left = where.begins
-    pixel = (
-        f"nx_signs(x0 + ((n * {blocks} + c) * {height * width} + r * {width} + i) * VL, "
-        f"t6 + c * VL, in + ((r + {top}) * {line} + i + {left}) * {words}, c);"
-    )
-    body = (
-        f"uint32_t *in = (uint32_t *)s;\nmemset(in, 0, {4 * lines * line * words});\n"
-        + nest(("r", "i", "c"), (height, width, blocks), pixel)
-        + "\n" + loop("r", rows, "\n".join(calls))
+        calls.append(code.call(panel, panel.first, at, 0, columns, helpers))
+        at += code.words(panel)
+    rest = f"b[k / 8] |= (uint8_t)((x0[r * {size} + k] >= t6[k]) << (k % 8));"
+    row = (
+        f"uint8_t *b = (uint8_t *)s + r * {image.pitch};\n"
+        + loop("c", size // lanes, f"nx_signs(x0 + r * {size} + c * VL, t6 + c * VL, b, c);")
+        + "\n" + loop("k", size, rest, size // lanes * lanes)
     )  # fmt: skip
-    return Code(loop("n", samples, body), tables, 4 * lines * line * words, helpers)
+    body = (
+        f"memset(s, 0, {image.size});\n{loop('r', count, row)}\n"
+        f"{{\nconst uint8_t *in = (const uint8_t *)s;\nconst long n = 0, r = 0;\n(void)n;\n"
+        + "\n".join(calls) + "\n}"
+    )  # fmt: skip
+    return Code(body, tables, image.size, helpers)
 
 
-def _binary(layer: Layer) -> Binary:
-    how: Binary = layer.attrs["binary"]
-    return how
-
-
-def _bordered(where: Window, height: int, width: int) -> tuple[int, int]:
-    return height + where.begins[0] + where.ends[0], width + where.begins[1] + where.ends[1]
-
-
-def _packed(bits: Array, words: int, first: int, count: int) -> Array:
-    """[M, C, kh, kw] as [taps, words, outputs]: those from `first` on, zeros behind the last."""
-    chosen = bits[first : first + count]
-    m, c, kh, kw = chosen.shape
-    padded = np.zeros((count, kh * kw, words * BITS), np.uint8)
-    padded[:m, :, :c] = chosen.transpose(0, 2, 3, 1).reshape(m, kh * kw, c)
-    packed = np.packbits(padded, axis=-1, bitorder="little").view("<u4")
-    return np.ascontiguousarray(packed.transpose(1, 2, 0)).reshape(-1)
-
-
-def _starts(how: Binary, where: Window, height: int, width: int) -> tuple[Array, Array, Array]:
-    """Sums before anything differs, by the taps that are real: int32 [classes, M].
-
-    Then the class of each row, and what each column adds to it.
-    """
-    found = []
-    for axis, size in enumerate((height, width)):
-        place = np.arange(where.out[axis])[:, None] * where.strides[axis] - where.begins[axis]
-        taps = place + np.arange(where.kernel[axis]) * where.dilations[axis]
-        found.append(np.unique((taps >= 0) & (taps < size), axis=0, return_inverse=True))
-    (by_row, rows), (by_column, columns) = found
-    channels = how.bits.shape[1]
-    sums = channels - 2 * how.bits.sum(axis=1, dtype=np.int64)  # of a tap that is all -1: [M, h, w]
-    real = by_row[:, None, :, None] & by_column[None, :, None, :]
-    outside = np.einsum("rchw,mhw->rcm", ~real, sums)
-    starts = (channels * prod(where.kernel) - outside).astype(np.int32)
-    count = len(by_column)
-    first = (rows.reshape(-1) * count).astype(np.int32)
-    return starts.reshape(-1, len(how.bits)), first, columns.reshape(-1).astype(np.int32)
-
-
-def _product(
-    tile: Tile, where: Window, out: int, line: int, words: int, lanes: int, columns: int, rows: int
-) -> tuple[str, str]:
-    """A function for a row of outputs of the columns of a tile."""
-    name = (
-        f"bits_{tile.rows}x{tile.columns}_{'_'.join(map(str, where.kernel))}_s{where.strides[1]}"
-        f"_d{where.dilations[0]}_{where.dilations[1]}_o{out}_l{line}_w{words}_c{columns}_r{rows}"
-    )
-    full, rest = divmod(out, tile.rows)
-    args = (where, words, line, lanes, columns, rows * out * lanes)
-    text = (
-        f"static void {name}(const uint32_t *a, const uint32_t *weights, const int32_t *start, "
-        "const int32_t *column, const float *scale, const float *bias, float *o) {\n"
-        f"for (long i = 0; i < {full}; i++) {{\n{_tile(tile.rows, tile.columns, *args)}\n"
-        f"a += {tile.rows * where.strides[1] * words}; o += {tile.rows} * VL; "
-        f"column += {tile.rows};\n}}\n"
-    )
-    if rest:
-        text += f"{{\n{_tile(rest, tile.columns, *args)}\n}}\n"
-    return name, text + "}\n"
-
-
-def _tile(
-    rows: int, width: int, where: Window, words: int, line: int, lanes: int, columns: int, ops: int
-) -> str:
-    (kh, kw), step = where.kernel, where.strides[1] * words
-    lines = [f"vi c{m}_{j} = {{0}};" for m in range(rows) for j in range(width)]
-    loads = " ".join(f"const vi w{j} = LDI((const int32_t *)b + {j} * VL);" for j in range(width))
-    sums = " ".join(
-        f"{{ const int32_t v = (int32_t)p[{m * step}]; "
-        + " ".join(f"c{m}_{j} += POPCOUNT(w{j} ^ v);" for j in range(width))
-        + " }"
-        for m in range(rows)
-    )
-    lines += [
-        "const uint32_t *b = weights;",
-        f"for (long y = 0; y < {kh}; y++) for (long x = 0; x < {kw}; x++) {{",
-        (
-            f"const uint32_t *p = a + y * {where.dilations[0] * line * words} + "
-            f"x * {where.dilations[1] * words};"
-        ),
-        "#pragma GCC unroll 1",
-        f"for (long n = 0; n < {words}; n++) {{ {loads} {sums} p++; HIDE(p); b += {width} * VL; }}",
-        "}",
+def rounded(epilogue: Epilogue) -> Epilogue:
+    """The same lines, each of whose products is rounded before it is added to anything."""
+    lines = epilogue.lines.replace("const vf e", "vf e")
+    parts = [part for part in lines.split("; ") if part]
+    kept = [
+        f"{part}; KEEP({part.split()[1]})" if part.startswith("vf e") else part for part in parts
     ]
-    for m in range(rows):
-        lines.append(f"{{ const int32_t *q = start + column[{m}] * {columns * lanes};")
-        lines += [
-            f"ST(o + {j * ops} + {m} * VL, LD(bias + {j} * VL) + LD(scale + {j} * VL) * "
-            f"__builtin_convertvector(LDI(q + {j} * VL) - 2 * c{m}_{j}, vf));"
-            for j in range(width)
-        ]
-        lines.append("}")
-    return "\n".join(lines)
-
-
-@kernel("_BConv")
-def BConv(layer: Layer) -> Code:
-    """On plain tensors, in scalar code."""
-    how = _binary(layer)
-    (samples, channels, height, width), y = layer.input(0).shape, layer.output()
-    _, outputs, rows, out = y.shape
-    where = window_of(layer, (height, width), how.bits.shape[2:])
-    words, (kh, kw) = -(-channels // BITS), where.kernel
-    lines, line = _bordered(where, height, width)
-    starts, row_class, column_class = _starts(how, where, height, width)
-    weights = _packed(how.bits, words, 0, outputs)
-    tables = [weights, starts, row_class, column_class, how.scale, how.bias, how.threshold]
-    top, left = where.begins
-    sign = (
-        f"if (x0[((n * {channels} + c) * {height} + r) * {width} + i] >= t6[c])\n"
-        f"  in[((r + {top}) * {line} + i + {left}) * {words} + c / {BITS}] |= "
-        f"(uint32_t)1 << (c % {BITS});"
-    )
-    at = (
-        f"in[((r * {where.strides[0]} + y * {where.dilations[0]}) * {line} + "
-        f"i * {where.strides[1]} + x * {where.dilations[1]}) * {words} + k]"
-    )
-    count = f"differ += nx_count({at} ^ t0[((y * {kw} + x) * {words} + k) * {outputs} + m]);"
-    pixel = (
-        f"long differ = 0;\n{nest(('y', 'x', 'k'), (kh, kw, words), count)}\n"
-        f"const long sum = t1[(t2[r] + t3[i]) * {outputs} + m] - 2 * differ;\n"
-        f"y0[((n * {outputs} + m) * {rows} + r) * {out} + i] = t5[m] + t4[m] * (float)sum;"
-    )
-    body = (
-        f"uint32_t *in = (uint32_t *)s;\nmemset(in, 0, {4 * lines * line * words});\n"
-        + nest(("c", "r", "i"), (channels, height, width), sign)
-        + "\n" + nest(("m", "r", "i"), (outputs, rows, out), pixel)
-    )  # fmt: skip
-    return Code(loop("n", samples, body), tables, 4 * lines * line * words)
-
-
-def helpers() -> dict[str, str]:
-    """Bits of a word, by halves."""
-    return {
-        "nx_count": (
-            "static inline long nx_count(uint32_t v) {\n"
-            "  v -= (v >> 1) & 0x55555555u;\n"
-            "  v = (v & 0x33333333u) + ((v >> 2) & 0x33333333u);\n"
-            "  return (long)((((v + (v >> 4)) & 0x0f0f0f0fu) * 0x01010101u) >> 24);\n}"
-        )
-    }
+    return replace(epilogue, key=f"k{epilogue.key}", lines="; ".join(kept) + "; ")

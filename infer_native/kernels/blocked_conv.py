@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from infer_native.cwriter import loop
 from infer_native.kernels import Code
 from infer_native.kernels.gemm import (
+    MAX_COLUMNS,
     choose,
     fetched,
     measured,
@@ -15,6 +16,7 @@ from infer_native.kernels.gemm import (
     panels_of,
     product,
 )
+from infer_native.kernels.spread import Spread, spreadable, widest
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -42,26 +44,27 @@ def conv(
     (samples, blocks, height, width, _), (_, columns, rows, out, _) = x.shape, y.shape
     outputs, inputs, kh, kw = weights.shape
     padded = any(where.begins) or any(where.ends)
-    line = width + (where.begins[1] + where.ends[1] if padded else 0)
-    lines = height + (where.begins[0] + where.ends[0] if padded else 0)
+    lines, line = height + where.begins[0] + where.ends[0], width + where.begins[1] + where.ends[1]
     whole = kh == kw == 1 and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
     embedded, pairs = isa.name == "avx512" and not isa.bf16, isa.bf16
-    panels = panels_of(choose(run, columns, isa.registers, embedded, measured(layer)))
+    levels = None if pairs else spreadable(weights)
+    most = MAX_COLUMNS if levels is None else widest(kh * kw * inputs, lanes)
+    panels = panels_of(choose(run, columns, isa.registers, embedded, measured(layer), most))
     helpers: dict[str, str] = {}
-    filters = weights.transpose(0, 2, 3, 1).reshape(outputs, kh * kw, inputs)
+    by_tap = weights.transpose(0, 2, 3, 1).reshape(outputs, kh * kw, inputs)
+    spread = None if levels is None else Spread(levels.of(by_tap), panels, isa)
     # A number of the input, of which a block has `block`, is one channel of a pixel, or two.
     depth, block = (-(-inputs // 2), lanes // 2) if pairs else (inputs, lanes)
     table = "(const float *)t0" if pairs else "t0"
     tables = [
-        pack(filters, panels, lanes, pairs=pairs),
-        pad_columns(bias, columns, lanes),
-        *epilogue.tables,
-    ]
+        pack(by_tap, panels, lanes, pairs=pairs) if spread is None else spread.table,
+        pad_columns(bias, columns, lanes), *epilogue.tables(columns, lanes),
+    ]  # fmt: skip
     calls, at = [], 0
     for panel in panels:
         tile = panel.tile
-        fetch = fetched(run, tile, depth, block) if whole else 0
+        fetch = fetched(run, tile, depth, block) if whole and spread is None else 0
         name, text = product(
             tile, run, where.strides[1] * block, epilogue, fetch=fetch, pairs=pairs
         )
@@ -70,31 +73,45 @@ def conv(
         after = at + tile.columns * lanes * depth if panel is not panels[-1] else at
         ahead = f", {table} + {after}" if fetch else ""
         sample_out = f"n * {y.size // samples}"
-        operands = epilogue.arguments(f"{sample_out} + {place}", 2)
-        calls.append(
-            f"{name}(in + r * {where.strides[0] * line * block}, {table} + {at}, "
+        operands = epilogue.arguments(f"{sample_out} + {place}", 2, panel.first * lanes)
+        source = f"{table} + {at}" if spread is None else "w"
+        call = (
+            f"{name}(in + r * {where.strides[0] * line * block}, {source}, "
             f"t1 + {panel.first * lanes}, y0 + n * {y.size // samples} + {place}{operands}, "
             f"{run // tile.rows}, {depth}, {lines * line * block}, {lanes}, {rows * out * lanes}, "
             f"{kh}, {kw}, {where.dilations[0] * line * block}, {where.dilations[1] * block}"
             f"{ahead});"
         )
+        # Panels outside, rows inside: the weights of a panel are read once for all rows.
+        call = loop("r", 1 if whole else rows, call)
+        fill = "" if spread is None else f"{spread.call(panel, f't{len(tables)}', helpers)}\n"
+        calls.append(fill + call)
         at += tile.columns * lanes * depth * kh * kw
-    # Panels outside, rows inside: the weights of a panel are read once for all rows.
-    body = "\n".join(loop("r", 1 if whole else rows, c) for c in calls)
+    body = "\n".join(calls)
     sample = f"x0 + n * {x.size // samples}"
-    if padded or pairs:
-        geometry = (blocks, height, width, where, lines, line, lanes)
-        if not pairs:
-            copy = _pad(*geometry)
-        elif padded:
-            copy = _pad_rounded(*geometry, inputs % lanes)
-        else:
-            copy = _rounded(blocks, height * width, lanes, inputs % lanes)
-        body = f"float *in = (float *)s;\n{copy.replace('XP', f'({sample})')}\n{body}"
-    else:
-        body = f"const float *in = {sample};\n{body}"
+    body = f"{_read(layer, where, inputs, sample, pairs=pairs)}\n{body}"
     scratch = 4 * blocks * lines * line * block if padded or pairs else 0
+    if spread is not None:
+        tables.append(pad_columns(spread.scale, columns, lanes))
+        body, scratch = spread.within(body, scratch)
     return Code(loop("n", samples, body), tables, scratch, helpers)
+
+
+def _read(layer: Layer, where: Window, inputs: int, sample: str, *, pairs: bool) -> str:
+    """C that has the input of a sample at `in`: as it lies, or with a border, or as pairs."""
+    _, blocks, height, width, lanes = layer.input(0).shape
+    (top, left), (bottom, right) = where.begins, where.ends
+    padded, real = any(where.begins) or any(where.ends), inputs % lanes
+    if not padded and not pairs:
+        return f"const float *in = {sample};"
+    geometry = (blocks, height, width, where, height + top + bottom, width + left + right, lanes)
+    if not pairs:
+        copy = _pad(*geometry)
+    elif padded:
+        copy = _pad_rounded(*geometry, real)
+    else:
+        copy = _rounded(blocks, height * width, lanes, real)
+    return f"float *in = (float *)s;\n{copy.replace('XP', f'({sample})')}"
 
 
 def _rounded(blocks: int, pixels: int, lanes: int, real: int) -> str:

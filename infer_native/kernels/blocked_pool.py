@@ -54,6 +54,71 @@ def pool(layer: Layer, where: Window) -> Code:
     return Code(loop("c", planes, body), tables)
 
 
+def pool_bytes(layer: Layer, where: Window) -> Code:
+    """MaxPool of uint8: the largest of some lines first, then of neighbours in that line."""
+    x, y = layer.input(0), layer.output()
+    height, width, lanes = x.shape[2:5]
+    rows, out = y.shape[2:4]
+    (ky, kx), (sy, sx), (dy, dx) = where.kernel, where.strides, where.dilations
+    (top, left), line = where.begins, width * lanes
+    lines = (
+        f"const long row = r * {sy} + a * {dy} - {top};\n"
+        f"if (row < 0 || row >= {height}) continue;\n"
+        f"const uint8_t *q = p + row * {line};\n"
+        + loop("i", line, "m[i] = q[i] > m[i] ? q[i] : m[i];")
+    )
+    taps = (
+        f"const long column = i * {sx} + b * {dx} - {left};\n"
+        f"if (column < 0 || column >= {width}) continue;\n"
+        "v = q_largest(v, LDB(m + column * VL));"
+    )
+    pixel = f"vbytes v = {{0}};\n{loop('b', kx, taps)}\nSTB(o + (r * {out} + i) * VL, v);"
+    row = f"memset(m, 0, {line});\n{loop('a', ky, lines)}\n{loop('i', out, pixel)}"
+    body = (
+        f"const uint8_t *p = x0 + c * {height * line};\n"
+        f"uint8_t *o = y0 + c * {rows * out * lanes};\n{loop('r', rows, row)}"
+    )
+    text = loop("c", x.shape[0] * x.shape[1], body)
+    return Code(f"uint8_t *restrict m = (uint8_t *)s;\n{text}", scratch=line)
+
+
+def pad_bytes(layer: Layer, begins: Sequence[int], value: int, channels: int) -> Code:
+    """As `pad`, of uint8."""
+    (samples, blocks, height, width, lanes), out = layer.input(0).shape, layer.output().shape
+    total, rows, columns = out[1:4]
+    (top, left), line = begins, columns * lanes
+    right = columns - left - width
+    row = (
+        f"uint8_t *o = y0 + ((n * {total} + c) * {rows} + r) * {line};\n"
+        f"const int in = c < {blocks} && r >= {top} && r < {top + height};\n"
+        f"if (!in) {{ memset(o, {value}, {line}); continue; }}\n"
+        + (f"memset(o, {value}, {left * lanes});\n" if left else "")
+        + f"memcpy(o + {left * lanes}, x0 + ((n * {blocks} + c) * {height} + r - {top}) * "
+        f"{width * lanes}, {width * lanes});\n"
+        + (f"memset(o + {(left + width) * lanes}, {value}, {right * lanes});" if right else "")
+    )
+    if channels % lanes:
+        row += (
+            f"\nif (c == {blocks - 1}) for (long i = 0; i < {columns}; i++)\n"
+            f"  memset(o + i * {lanes} + {channels % lanes}, {value}, {lanes - channels % lanes});"
+        )
+    return Code(loop("n", samples, loop("c", total, loop("r", rows, row))))
+
+
+def helpers() -> dict[str, str]:
+    """Vectors of bytes, one for each channel."""
+    return {
+        "LDB": (
+            "typedef uint8_t vbytes __attribute__((vector_size(VL), aligned(1), may_alias));\n"
+            "#define LDB(p) (*(const vbytes *)(p))\n#define STB(p, v) (*(vbytes *)(p) = (v))"
+        ),
+        "q_largest": (
+            "static inline vbytes q_largest(vbytes a, vbytes b) {\n"
+            "  const vbytes m = (vbytes)(a > b);\n  return (a & m) | (b & ~m);\n}"
+        ),
+    }
+
+
 def pad(layer: Layer, begins: Sequence[int], value: float, channels: int) -> Code:
     """A constant around images and behind the last of `channels` channels.
 

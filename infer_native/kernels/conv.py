@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from infer_native.cwriter import loop, nest
 from infer_native.kernels import Code, kernel
 from infer_native.kernels.geometry import Reach, over_taps, window_of
+from infer_native.kernels.spread import unpacked
 from infer_runtime.ops.window import Window
 
 LONG = 16  # taps of a row that are still written out
@@ -61,21 +62,33 @@ def Conv(layer: Layer) -> Code:
     x, w = layer.input(0), layer.input(1)
     where = window_of(layer, x.shape[2:], w.shape[2:])
     bias = "x2[m]" if layer.optional(2) is not None else "0"
-    return Code(planes(layer, where, bias, "w * X", x.ctype))
+    held = None if w.root.data is None else unpacked(w.root.data.reshape(w.shape))
+    if held is None:
+        return Code(planes(layer, where, bias, "w * X", x.ctype))
+    body = planes(layer, where, bias, "w * X", x.ctype, filters=(held.fill("m"), held.row))
+    return Code(body, held.tables, held.scratch)
 
 
-def planes(layer: Layer, where: Window, bias: str, product: str, wtype: str) -> str:
-    """Loops over samples, output channels and the input channels of their group."""
+def planes(
+    layer: Layer, where: Window, bias: str, product: str, wtype: str,
+    filters: tuple[str, str] | None = None,
+) -> str:  # fmt: skip
+    """Loops over samples, output channels and the input channels of their group.
+
+    `filters` is C that makes the filter of channel m, and where it lies then.
+    """
     x, w, y = layer.input(0), layer.input(1), layer.output()
     group = layer.attrs.get("group", 1)
     pixels, inner, taps = prod(where.out), prod(x.shape[2:]), prod(where.kernel)
     each, mine = w.shape[0] // group, w.shape[1]
     add = rows(where, x.shape[2:], product).replace("{w}", wtype)
+    fill, first = filters or ("", f"x1 + m * {mine * taps}")
     source = (
         f"const {x.ctype} *xp = x0 + (n * {x.shape[1]} + m / {each} * {mine} + c) * {inner};\n"
-        f"const {w.ctype} *wp = x1 + (m * {mine} + c) * {taps};\n{add}"
+        f"const {w.ctype} *wp = {first} + c * {taps};\n{add}"
     )
     body = (
+        f"{fill}"
         f"{y.ctype} *yp = y0 + (n * {w.shape[0]} + m) * {pixels};\n"
         + loop("i", pixels, f"yp[i] = {bias};")
         + "\n"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infer_native.cwriter import address, broadcast_strides, loop, names, nest
-from infer_native.kernels import Code
+from infer_native.kernels import Code, few_rows
 from infer_native.kernels.gemm import (
+    MAX_COLUMNS,
     Epilogue,
     choose,
     measured,
@@ -18,6 +19,7 @@ from infer_native.kernels.gemm import (
     panels_of,
     product,
 )
+from infer_native.kernels.spread import Spread, spreadable, widest
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -32,21 +34,31 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
     """Rows of x0 times a constant matrix [inputs, outputs], plus a bias [outputs]."""
     inputs, outputs = matrix.shape
     rows = layer.input(0).size // inputs
-    panels = panels_for(rows, outputs, isa, measured(layer), pairs=isa.bf16)
-    columns = -(-outputs // isa.lanes)
-    epilogue = layer.attrs.get("epilogue", Epilogue())
-    tables = [
-        pack(matrix.T.reshape(outputs, 1, inputs), panels, isa.lanes, pairs=isa.bf16),
-        pad_columns(bias, columns, isa.lanes),
-        *epilogue.tables,
-    ]
+    columns, by_output = -(-outputs // isa.lanes), matrix.T.reshape(outputs, 1, inputs)
+    levels = None if isa.bf16 else spreadable(by_output)
+    if levels is not None and rows <= few_rows.MOST:
+        return few_rows.few_rows(layer, isa, levels, bias)
+    most = MAX_COLUMNS if levels is None else widest(inputs, isa.lanes)
+    panels = panels_for(rows, outputs, isa, measured(layer), most, pairs=isa.bf16)
+    start = pad_columns(bias, columns, isa.lanes)
+    epilogue: Epilogue = layer.attrs.get("epilogue", PLAIN)
     helpers: dict[str, str] = {}
-    if isa.bf16:
-        return _rounded(panels, rows, inputs, outputs, isa, helpers, tables, epilogue)
-    body = calls(
-        panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0", epilogue=epilogue
-    )
-    return Code(body, tables, 0, helpers)
+    if levels is None:
+        tables = [pack(by_output, panels, isa.lanes, pairs=isa.bf16), start]
+        tables += epilogue.tables(columns, isa.lanes)
+        if isa.bf16:
+            return _rounded(panels, rows, inputs, outputs, isa, helpers, tables, epilogue)
+        each = calls(
+            panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0", epilogue=epilogue
+        )
+        return Code("\n".join(each), tables, 0, helpers)
+    spread = Spread(levels, panels, isa)
+    tables = [spread.table, start, pad_columns(levels.scale, columns, isa.lanes)]
+    each = calls(panels, rows, inputs, outputs, isa, helpers, "", "t1", "x0", "y0")
+    fills = [spread.call(panel, "t2", helpers) for panel in panels]
+    both = "\n".join(f"{fill}\n{call}" for fill, call in zip(fills, each, strict=True))
+    body, scratch = spread.within(both, 0)
+    return Code(body, tables, scratch, helpers)
 
 
 def _rounded(
@@ -59,12 +71,13 @@ def _rounded(
     first = loop("i", rows, row)
     if inputs % isa.lanes == 0:
         first = f"nx_pairs(x0, in, {rows * inputs // isa.lanes});"
-    body = calls(
+    each = calls(
         panels, rows, units, outputs, isa, helpers, "(const float *)t0", "t1", "in", "y0",
         pairs=True, epilogue=epilogue,
     )  # fmt: skip
     scratch = 4 * rows * units + 4 * isa.lanes
-    return Code(f"float *in = (float *)s;\n{first}\n{body}", tables, scratch, helpers)
+    body = "\n".join(["float *in = (float *)s;", first, *each])
+    return Code(body, tables, scratch, helpers)
 
 
 def batched(layer: Layer, isa: Isa) -> Code:
@@ -84,18 +97,19 @@ def batched(layer: Layer, isa: Isa) -> Code:
         f"const float *ap = x0 + ({at[0]});\nconst float *bp = x1 + ({at[1]});\n"
         f"float *yp = y0 + ({at[2]});\nfloat *q = (float *)s;\n"
         + _packing(panels, inputs, outputs, isa)
-        + calls(panels, rows, inputs, outputs, isa, helpers, "q", "t0", "ap", "yp")
+        + "\n".join(calls(panels, rows, inputs, outputs, isa, helpers, "q", "t0", "ap", "yp"))
     )
     scratch = 4 * columns * isa.lanes * inputs
     return Code(nest(index, lead, body), [zeros], scratch, helpers)
 
 
 def panels_for(
-    rows: int, outputs: int, isa: Isa, width: int = 0, *, pairs: bool = False
-) -> list[Panel]:
+    rows: int, outputs: int, isa: Isa, width: int = 0, most: int = MAX_COLUMNS, *,
+    pairs: bool = False,
+) -> list[Panel]:  # fmt: skip
     """How the columns of a product are parted."""
     columns, embedded = -(-outputs // isa.lanes), isa.name == "avx512" and not pairs
-    return panels_of(choose(rows, columns, isa.registers, embedded, width))
+    return panels_of(choose(rows, columns, isa.registers, embedded, width, most))
 
 
 def _packing(panels: list[Panel], inputs: int, outputs: int, isa: Isa) -> str:
@@ -117,8 +131,8 @@ def calls(
     panels: list[Panel], rows: int, inputs: int, outputs: int, isa: Isa, helpers: dict[str, str],
     weights: str, bias: str, a: str, y: str, *, pairs: bool = False,
     epilogue: Epilogue = PLAIN,
-) -> str:  # fmt: skip
-    """C that calls a product for each panel: y[rows, outputs] = a[rows, inputs] times weights."""
+) -> list[str]:  # fmt: skip
+    """C for each panel: y[rows, outputs] = a[rows, inputs] times weights; without them w."""
     lines, at, lanes = [], 0, isa.lanes
     block = lanes // 2 if pairs else lanes
     for panel in panels:
@@ -130,13 +144,14 @@ def calls(
         first = panel.first * lanes
         given = epilogue.arguments(str(first), 2, first)
         part = f", {lanes - (end - outputs)}" if partial else ""
+        source = f"{weights} + {at}" if weights else "w"
         lines.append(
-            f"{name}({a}, {weights} + {at}, {bias} + {panel.first * lanes}, "
+            f"{name}({a}, {source}, {bias} + {panel.first * lanes}, "
             f"{y} + {panel.first * lanes}{given}, {rows // tile.rows}, {inputs}, {block}, "
             f"{outputs}, {lanes}, 1, 1, 0, 0{part});"
         )
         at += tile.columns * lanes * inputs
-    return "\n".join(lines)
+    return lines
 
 
 def work(layer: Layer) -> int:

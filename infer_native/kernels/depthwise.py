@@ -43,12 +43,13 @@ def depthwise(
             f"const long at = (n * {blocks} + c) * {rows * out * lanes} + r * {out * lanes};\n"
             f"{name}(x0 + (n * {blocks} + c) * {height * width * lanes} + {top} * "
             f"{width * lanes}, t0 + c * {kh * kw * lanes} + {taps[0] * kw * lanes}, "
-            f"t1 + c * {lanes}, y0 + at{epilogue.arguments('at', 2)}, {taps[1] - taps[0]});"
+            f"t1 + c * {lanes}, y0 + at{epilogue.arguments('at', 2, f'c * {lanes}')}, "
+            f"{taps[1] - taps[0]});"
         )
         calls.append(loop("r", end, call.replace("+ -", "- "), first))
     body = loop("n", samples, loop("c", blocks, "\n".join(calls)))
     bias_table = pad_columns(bias, blocks, lanes)
-    tables = [np.ascontiguousarray(table).reshape(-1), bias_table, *epilogue.tables]
+    tables = [np.ascontiguousarray(table).reshape(-1), bias_table, *epilogue.tables(blocks, lanes)]
     return Code(body, tables, 0, {name: text})
 
 
@@ -151,6 +152,6 @@ def _tile_code(where: Window, width: int, size: int, epilogue: Epilogue, start: 
         lines.append(f"{{ const vf v = LD(p + {column} * VL); {sums} }}")
     lines += [f"p += {where.dilations[0] * width} * VL; t += {kw} * VL;", "}"]
     for n in range(size):
-        text = epilogue.lines.replace("@AT", f"o + {n} * VL")
+        text = epilogue.lines.replace("@AT", f"o + {n} * VL").replace("@COLUMN", "0")
         lines.append(f"{{ vf v = c{n}; {text}ST(y + o + {n} * VL, v); }}")
     return "\n".join(lines)

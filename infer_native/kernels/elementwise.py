@@ -201,7 +201,7 @@ _EXPRESSIONS: dict[str, Expression] = {
 
 
 def _unit(text: str) -> str:
-    return f"VMIN(VSET(1.0f), VMAX(VSET(0.0f), {text}))"
+    return f"VMIN(VSET(1.0f), VMAX(VZERO(), {text}))"
 
 
 # The same on vectors of floats; NaN is the second operand of VMAX and VMIN, and stays.
@@ -210,11 +210,11 @@ _VECTORS: dict[str, Callable[[Attrs], str]] = {
     "Sub": lambda _: "({0} - {1})",
     "Mul": lambda _: "({0} * {1})",
     "Div": lambda _: "({0} / {1})",
-    "Relu": lambda _: "VMAX(VSET(0.0f), {0})",
+    "Relu": lambda _: "VMAX(VZERO(), {0})",
     "LeakyRelu": lambda k: (
-        "(VMAX(VSET(0.0f), {0}) + VMIN(VSET(0.0f), {0}) * VSET("
-        f"{_n(k, 'alpha', 0.01, 'float')}))"
+        f"(VMAX(VZERO(), {{0}}) + VMIN(VZERO(), {{0}}) * VSET({_n(k, 'alpha', 0.01, 'float')}))"
     ),
+    "PRelu": lambda _: "(VMAX(VZERO(), {0}) + VMIN(VZERO(), {0}) * {1})",
     "HardSigmoid": lambda k: _unit(
         f"({{0}} * VSET({_n(k, 'alpha', 0.2, 'float')}) + VSET({_n(k, 'beta', 0.5, 'float')}))"
     ),

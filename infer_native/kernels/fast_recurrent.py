@@ -49,7 +49,7 @@ class _Build:
         packed = pack(matrix.reshape(outputs, 1, inputs), panels, self.isa.lanes)
         self.tables += [packed, np.ascontiguousarray(bias, np.float32)]
         names = (f"t{first}", f"t{first + 1}", a, y)
-        return calls(panels, rows, inputs, outputs, self.isa, self.helpers, *names)
+        return "\n".join(calls(panels, rows, inputs, outputs, self.isa, self.helpers, *names))
 
     def gated(self, array: Array) -> Array:
         """[gates * hidden, ...] with each gate at a whole vector."""

@@ -39,16 +39,16 @@ class Tile:
 class Epilogue:
     """What happens to a sum before it is stored: lines of C that change the vector v.
 
-    `operands` names the pointers that the lines read, each walks as the output does; `columns` are
-    read as z0[@COLUMN], z1[@COLUMN], ..., one number for each output; `constants` as k[0], k[1],
-    ..., so that layers that differ in them share their code.
+    `operands` names the pointers that the lines read, each walks as the output does; `constants`
+    are what they read as k[0], k[1], ..., so that layers that differ in them share their code;
+    `channels` have a number for each output, number n of them is LD(h + (@COLUMN * all + n) * VL).
     """
 
     key: str = ""
     lines: str = ""
     operands: tuple[str, ...] = ()
     constants: tuple[float, ...] = ()
-    columns: tuple[Array, ...] = field(default=(), compare=False)
+    channels: tuple[Array, ...] = field(default=(), compare=False)
 
     @property
     def parameters(self) -> str:
@@ -60,22 +60,30 @@ class Epilogue:
         """The same as arguments, where the function has these parameters itself."""
         return "".join(f", {name}" for name in self._names)
 
-    def arguments(self, place: str, table: int, column: int = 0) -> str:
-        """The layer's inputs from x1 on at `place`, then the tables of columns and constants."""
+    def arguments(self, place: str, table: int, channel: str | int) -> str:
+        """The layer's inputs from x1 on at `place`, then the tables, from that channel on."""
         given = "".join(f", x{n} + {place}" for n in range(1, 1 + len(self.operands)))
-        given += "".join(f", t{table + n} + {column}" for n in range(len(self.columns)))
-        return given + (f", t{table + len(self.columns)}" if self.constants else "")
+        if self.constants:
+            given, table = f"{given}, t{table}", table + 1
+        return given + (f", t{table} + {len(self.channels)} * {channel}" if self.channels else "")
 
-    @property
-    def tables(self) -> list[Array]:
-        """Those of the columns, then that of the constants, if there are any."""
-        constants = [np.array(self.constants, np.float32)] if self.constants else []
-        return [*self.columns, *constants]
+    def tables(self, columns: int, lanes: int, repeated: int = 1) -> list[Array]:
+        """The table of the constants, if there are any, then that of the outputs."""
+        found = [np.array(self.constants, np.float32)] if self.constants else []
+        if self.channels:
+            rows = [
+                pad_columns(np.tile(c.reshape(-1), repeated), columns, lanes) for c in self.channels
+            ]
+            found.append(np.stack([r.reshape(columns, lanes) for r in rows], axis=1))
+        return found
 
     @property
     def _names(self) -> tuple[str, ...]:
-        columns = tuple(f"z{n}" for n in range(len(self.columns)))
-        return (*self.operands, *columns, *(["k"] if self.constants else []))
+        return (
+            *self.operands,
+            *(("k",) if self.constants else ()),
+            *(("h",) if self.channels else ()),
+        )
 
 
 @dataclass(frozen=True)
@@ -88,8 +96,9 @@ class Panel:
 
 @lru_cache(maxsize=4096)
 def choose(
-    rows: int, columns: int, registers: int, embedded: bool, width: int = 0
-) -> tuple[Tile, ...]:
+    rows: int, columns: int, registers: int, embedded: bool, width: int = 0,
+    widest: int = MAX_COLUMNS,
+) -> tuple[Tile, ...]:  # fmt: skip
     """Tiles for panels from left to right, with the least work by a count of multiply-adds.
 
     Args:
@@ -98,10 +107,11 @@ def choose(
         registers: of the processor.
         embedded: can it multiply by a number in memory without a register for it?
         width: columns of a tile, where that was measured; 0 for any.
+        widest: the most columns of a tile that was not measured.
 
     """
     best: tuple[float, tuple[Tile, ...]] | None = None
-    for each in (width,) if width else range(1, min(MAX_COLUMNS, columns) + 1):
+    for each in (width,) if width else range(1, min(widest, columns) + 1):
         widths = [each] * (columns // each) + ([columns % each] if columns % each else [])
         found = [_best_height(rows, w, registers, embedded) for w in widths]
         cost = sum(c for c, _ in found)
@@ -164,7 +174,7 @@ def pack(weights: Array, panels: Sequence[Panel], lanes: int, *, pairs: bool = F
     outputs, taps, inputs = weights.shape
     each = 2 if pairs else 1
     total = sum(p.tile.columns for p in panels) * lanes
-    padded = np.zeros((total, taps, -(-inputs // each), each), np.float32)
+    padded = np.zeros((total, taps, -(-inputs // each), each), weights.dtype)
     padded.reshape(total, taps, -1)[:outputs, :, :inputs] = weights
     parts = []
     for panel in panels:
@@ -319,7 +329,7 @@ def _step(rows: int, columns: int, step: int, k: int, line: int, pairs: bool) ->
 
 def _store(m: int, j: int, columns: int, epilogue: Epilogue, partial: bool) -> str:
     at = f"{m} * os + {j} * ops"
-    lines = epilogue.lines.replace("@AT", at).replace("@COLUMN", f"{j} * VL")
+    lines = epilogue.lines.replace("@AT", at).replace("@COLUMN", str(j))
     if partial and j == columns - 1:
         store = f"if (part == VL) ST(o + {at}, v); else memcpy(o + {at}, &v, 4 * (size_t)part);"
     else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from infer_native.cwriter import literal, loop, nest
 from infer_native.kernels import Code, kernel
 from infer_native.kernels.conv import rows
@@ -12,7 +14,8 @@ from infer_native.kernels.geometry import window_of
 
 if TYPE_CHECKING:
     from infer_native.integer import Linear, Mean, Product, Sum
-    from infer_native.program import Layer
+    from infer_native.program import Array, Layer
+    from infer_native.slopes import Slopes
 
 
 @kernel("_QConv")
@@ -61,6 +64,37 @@ def QTable(layer: Layer) -> Code:
     t = layer.output().ctype
     line = f"y0[i] = ({t})t0[(uint8_t)x0[i]];"
     return Code(loop("i", layer.output().size, line), [layer.attrs["table"]])
+
+
+@kernel("_QSlopes")
+def QSlopes(layer: Layer) -> Code:
+    """Two lines for each channel, of a plain or a blocked image."""
+    how: Slopes = layer.attrs["slopes"]
+    x = layer.input(0)
+    samples, blocks, height, width, *_ = x.shape
+    lanes = x.block or 1
+    step = (
+        f"const long at = ((n * {blocks} + c) * {height * width} + i) * {lanes} + k;\n"
+        f"const int32_t d = (int32_t)x0[at] - {how.zero};\n"
+        f"const float f = d < 0 ? t1[c * {lanes} + k] : t0[c * {lanes} + k];\n"
+        f"y0[at] = nx_quantize_uint8_t((float)d * f, {how.zero_out});"
+    )
+    body = nest(("i",), (height * width,), loop("k", lanes, step))
+    tables = [padded_channels(f, blocks * lanes) for f in (how.up, how.down)]
+    return Code(nest(("n", "c"), (samples, blocks), body), tables)
+
+
+def padded_channels(factors: Array, count: int) -> Array:
+    """Factors for whole blocks: one for all, or those of the channels and zeros."""
+    if factors.size == 1:
+        return np.full(count, factors.item(), np.float32)
+    return np.pad(factors, (0, count - factors.size))
+
+
+def lines_of(lines: Slopes, columns: int, lanes: int) -> Array:
+    """Both factors, column by column: [columns, 2, lanes]."""
+    both = [padded_channels(f, columns * lanes).reshape(-1, lanes) for f in (lines.up, lines.down)]
+    return np.stack(both, axis=1)
 
 
 @kernel("_QMul")

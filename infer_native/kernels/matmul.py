@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from infer_native.cwriter import address, broadcast_strides, literal, names, nest
+from infer_native.cwriter import address, broadcast_strides, literal, loop, names, nest
 from infer_native.kernels import Code, kernel
+from infer_native.kernels.spread import unpacked
 
 if TYPE_CHECKING:
+    from infer_native.kernels.spread import Unpacked
     from infer_native.program import Layer, Tensor
 
 
@@ -52,6 +54,11 @@ def batched(layer: Layer, term: str, start: str = "0") -> str:
 @kernel("MatMul")
 def MatMul(layer: Layer) -> Code:
     """Batched with broadcasting."""
+    b = layer.input(1)
+    if b.root.data is not None and len(b.shape) == 2:
+        held = unpacked(b.root.data.reshape(b.shape).T)
+        if held is not None:
+            return _by_columns(layer, held, "sum")
     return Code(batched(layer, "A * B"))
 
 
@@ -66,6 +73,12 @@ def Gemm(layer: Layer) -> Code:
     at_a = f"x0[k * {m} + i]" if ta else f"x0[i * {k} + k]"
     at_b = f"x1[j * {k} + k]" if tb else f"x1[k * {n} + j]"
     alpha, beta = (literal(layer.attrs.get(p, 1.0), t) for p in ("alpha", "beta"))
+    weights = layer.input(1).root.data
+    if weights is not None and not ta:
+        matrix = weights.reshape(layer.input(1).shape)
+        held = unpacked(matrix if tb else matrix.T)
+        if held is not None:
+            return _by_columns(layer, held, f"{alpha} * sum + {_bias(layer, y, beta)}")
     if tb:
         dot = nest(("k",), (k,), f"sum += {at_a} * {at_b};")
         body = f"{t} sum = 0;\n{dot}\ny0[i * {n} + j] = {alpha} * sum + {_bias(layer, y, beta)};"
@@ -79,6 +92,16 @@ def Gemm(layer: Layer) -> Code:
         + nest(("j",), (n,), f"yp[j] = {alpha} * yp[j] + {_bias(layer, y, beta)};")
     )
     return Code(nest(("i",), (m,), body))
+
+
+def _by_columns(layer: Layer, held: Unpacked, result: str) -> Code:
+    """Constant weights that are held as bits: every row of A with one column at a time."""
+    x, depth = layer.input(0), held.depth
+    outputs = len(held.tables[1])
+    dot = nest(("k",), (depth,), f"sum += x0[i * {depth} + k] * {held.row}[k];")
+    row = f"float sum = 0;\n{dot}\ny0[i * {outputs} + j] = {result};"
+    body = held.fill("j") + nest(("i",), (x.size // depth,), row)
+    return Code(loop("j", outputs, body), held.tables, held.scratch)
 
 
 def _bias(layer: Layer, y: Tensor, beta: str) -> str:

@@ -14,7 +14,16 @@ import numpy as np
 
 from infer_native.cwriter import loop
 from infer_native.kernels import Code
-from infer_native.kernels.gemm import choose, measured, pack, pad_columns, panels_of, product
+from infer_native.kernels.gemm import (
+    MAX_COLUMNS,
+    choose,
+    measured,
+    pack,
+    pad_columns,
+    panels_of,
+    product,
+)
+from infer_native.kernels.spread import Spread, spreadable, widest
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
@@ -43,29 +52,41 @@ def conv_of_plain(
     (samples, inputs, height, width), (_, columns, rows, out, _) = x.shape, y.shape
     kh = weights.shape[2]
     line = width + where.begins[1] + where.ends[1]
-    panels = panels_of(choose(out, columns, isa.registers, isa.name == "avx512", measured(layer)))
+    levels = spreadable(weights) if where.dilations[1] == 1 else None
+    most = MAX_COLUMNS if levels is None else widest(weights[0].size, lanes)
+    embedded = isa.name == "avx512"
+    panels = panels_of(choose(out, columns, isa.registers, embedded, measured(layer), most))
     # Dilated filters become dense ones with zeros between: rare, and then still correct.
     span = (weights.shape[3] - 1) * where.dilations[1] + 1
     dense = np.zeros((*weights.shape[:3], span), np.float32)
     dense[..., :: where.dilations[1]] = weights
-    packed = pack(_filters(dense), panels, lanes)
-    tables = [packed, pad_columns(bias, columns, lanes), *epilogue.tables]
+    spread = None if levels is None else Spread(levels.of(_filters(dense)), panels, isa)
+    packed = pack(_filters(dense), panels, lanes) if spread is None else spread.table
+    tables = [packed, pad_columns(bias, columns, lanes), *epilogue.tables(columns, lanes)]
     helpers: dict[str, str] = {}
     calls, at = [], 0
     for panel in panels:
         name, text = product(panel.tile, out, where.strides[1], epilogue)
         helpers |= text
         place = f"n * {y.size // samples} + {panel.first * rows * out * lanes} + r * {out * lanes}"
-        operands = epilogue.arguments(place, 2)
+        operands = epilogue.arguments(place, 2, panel.first * lanes)
         row = f"r * {where.strides[0] * inputs * line}"
-        calls.append(
-            f"{name}(in + {row}, t0 + {at}, t1 + {panel.first * lanes}, y0 + {place}{operands}, "
+        source = f"t0 + {at}" if spread is None else "w"
+        call = (
+            f"{name}(in + {row}, {source}, t1 + {panel.first * lanes}, y0 + {place}{operands}, "
             f"{out // panel.tile.rows}, {span}, {lanes}, {lanes}, {rows * out * lanes}, "
             f"{kh * inputs}, 1, {line}, 0);"
         )
+        if spread is not None:
+            call = f"{spread.call(panel, f't{len(tables)}', helpers)}\n{loop('r', rows, call)}"
+        calls.append(call)
         at += panel.tile.columns * lanes * span * kh * inputs
-    body = _lines(layer, where, line) + "\n" + loop("r", rows, "\n".join(calls))
+    each = "\n".join(calls)
+    body = _lines(layer, where, line) + "\n" + (loop("r", rows, each) if spread is None else each)
     scratch = 4 * (_count(where, height) * inputs * line + lanes)
+    if spread is not None:
+        tables.append(pad_columns(spread.scale, columns, lanes))
+        body, scratch = spread.within(body, scratch)
     return Code(loop("n", samples, f"float *in = (float *)s;\n{body}"), tables, scratch, helpers)
 
 
@@ -87,7 +108,7 @@ def narrow_conv(
     repeated = None if bias is None else np.tile(bias.reshape(-1), factor)
     (panel,) = panels_of(choose(vectors, 1, isa.registers, isa.name == "avx512"))
     packed = pack(_filters(wide), [panel], lanes)
-    tables = [packed, pad_columns(repeated, 1, lanes), *epilogue.tables]
+    tables = [packed, pad_columns(repeated, 1, lanes), *epilogue.tables(1, lanes, factor)]
     name, helpers = product(panel.tile, vectors, stride * factor, epilogue)
     row = f"r * {where.strides[0] * inputs * line}"
     at = f"i / {factor} * {lanes} + i % {factor} * {outputs} + c"
@@ -95,8 +116,9 @@ def narrow_conv(
         at = f"i * {outputs} + c"
     spread = loop("i", out, f"d[i] = g[{at}];")
     call = (
-        f"{name}(in + {row}, t0, t1, g{epilogue.arguments('', 2)}, {vectors // panel.tile.rows}, "
-        f"{span}, {lanes}, {lanes}, {lanes}, {kh * inputs}, 1, {line}, 0);\n"
+        f"{name}(in + {row}, t0, t1, g{epilogue.arguments('', 2, 0)}, "
+        f"{vectors // panel.tile.rows}, {span}, {lanes}, {lanes}, {lanes}, {kh * inputs}, 1, "
+        f"{line}, 0);\n"
         + loop("c", outputs, f"float *d = y0 + ((n * {outputs} + c) * {rows} + r) * {out};\n"
                + spread)
     )  # fmt: skip

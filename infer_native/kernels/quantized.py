@@ -58,6 +58,11 @@ def DequantizeLinear(layer: Layer) -> Code:
     x, y, zero = layer.input(0), layer.output(), layer.optional(2)
     if y.ctype != "float" or x.dtype.kind not in "iu":
         raise layer.refused(f"dequantising {x.dtype} to {y.dtype} has no kernel")
+    if x.dtype.itemsize < 4 and layer.input(1).size == 1 and (zero is None or zero.size == 1):
+        point = "0" if zero is None else "(int32_t)x2[0]"
+        head = f"const float scale = x1[0];\nconst int32_t zero = {point};\n"
+        line = "y0[i] = (float)((int32_t)x0[i] - zero) * scale;"
+        return Code(head + loop("i", x.size, line))
     index = names(len(x.shape))
     at = address(index, strides_of(x.shape))
     value = f"(int64_t)x0[{at}]" if x.dtype.itemsize == 4 else f"(int32_t)x0[{at}]"

@@ -18,6 +18,9 @@ from infer_native.kernels.vnni_ops import (
     added,
     bordered,
     ending,
+    factors,
+    label,
+    passed,
     stored,
     vectors,
 )
@@ -45,18 +48,19 @@ def conv(layer: Layer, where: Window, group: int) -> Code:
 def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
     x, y = layer.input(0), layer.output()
     samples, (_, columns, rows, out, _) = x.shape[0], y.shape
-    _, inputs, kh, kw = linear.weights.shape
     plain = not x.block
-    pixel = GROUP if plain else LANES
+    weights = _lines(linear.weights) if plain and where.dilations[1] == 1 else linear.weights
+    _, inputs, kh, kw = weights.shape
+    pixel = x.shape[1] if plain else LANES
     height, width = x.shape[2:4]
     padded = plain or any(where.begins) or any(where.ends)
     line = width + where.begins[1] + where.ends[1] if padded else width
     lines = height + where.begins[0] + where.ends[0] if padded else height
-    whole = kh == kw == 1 and where.strides == (1, 1) and not padded
+    whole = where.kernel == (1, 1) and where.strides == (1, 1) and not padded
     run = rows * out if whole else out
     panels = panels_of(choose(run, columns, REGISTERS, False, measured(layer)))
-    constants, zero = added(linear, layer.attrs)
-    tables = [pack(linear.weights, panels), *vectors(linear, columns), *constants]
+    constants, zero = added(linear, layer.attrs, columns)
+    tables = [pack(weights, panels), *vectors(linear, columns), *constants]
     helpers: dict[str, str] = {}
     calls, at = [], 0
     steps = -(-inputs // GROUP)
@@ -65,11 +69,13 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
         helpers[name] = text
         first = panel.first * LANES
         place = f"n * {y.size // samples} + {panel.first * rows * out * LANES} + r * {out * LANES}"
-        other = f", x1 + {place}, t3" if constants else ""
+        other = f", x1 + {place}" if "sum" in layer.attrs else ""
+        other += ", t3" if constants else ""
+        other += f", t4 + {2 * first}" if len(constants) > 1 else ""
         calls.append(
             f"{name}(in + r * {where.strides[0] * line * pixel}, t0 + {at}, t1 + {first}, "
             f"t2 + {first}, y0 + {place}{other}, {run // panel.tile.rows}, {steps}, "
-            f"{lines * line * pixel}, {rows * out * LANES}, {kh}, {kw}, "
+            f"{LANES if plain else lines * line * LANES}, {rows * out * LANES}, {kh}, {kw}, "
             f"{where.dilations[0] * line * pixel}, {where.dilations[1] * pixel}, "
             f"{zero});"
         )
@@ -77,6 +83,12 @@ def _dense(layer: Layer, where: Window, linear: Linear) -> Code:
     body = "\n".join(loop("r", 1 if whole else rows, c) for c in calls)
     source, scratch = bordered(layer, where, linear.zero_in, lines, line, padded=padded)
     return Code(loop("n", samples, f"{source}{body}"), tables, scratch, helpers)
+
+
+def _lines(weights: Array) -> Array:
+    """The taps of a line as inputs: side by side as the pixels that they meet."""
+    outputs, inputs, kh, kw = weights.shape
+    return weights.transpose(0, 3, 1, 2).reshape(outputs, kw * inputs, kh, 1)
 
 
 def pack(weights: Array, panels: Sequence[Panel]) -> Array:
@@ -98,9 +110,8 @@ def _product(tile: Tile, run: int, step: int, attrs: dict[str, object]) -> tuple
     """Like `gemm.product`, on integers; all pixels of the output lie one after the other."""
     end = ending(attrs)
     rest = run % tile.rows
-    name = f"q_{tile.rows}x{tile.columns}r{rest}_s{step}_{end.partition('(')[0]}"
-    other = ", const uint8_t *r, const float *k" if "sum" in attrs else ""
-    given = ", r, k" if other else ""
+    name = f"q_{tile.rows}x{tile.columns}r{rest}_s{step}_{label(attrs)}"
+    other, given = passed(attrs)
     head = (
         f"(const uint8_t *a, const int8_t *b, const int32_t *bias, const float *scale, uint8_t *o"
         f"{other}, "
@@ -115,7 +126,7 @@ def _product(tile: Tile, run: int, step: int, attrs: dict[str, object]) -> tuple
             + "}\n"
         )
     moves = f"a += {tile.rows * step}; o += {tile.rows * LANES};"
-    moves += f" r += {tile.rows * LANES};" if other else ""
+    moves += f" r += {tile.rows * LANES};" if "sum" in attrs else ""
     text += (
         f"static void {name}{head}long full, {strides}) {{\n"
         f"  for (long i = 0; i < full; i++) {{ {name}_{tile.rows}({arguments}); {moves} }}\n"
@@ -131,6 +142,8 @@ def _tile(rows: int, columns: int, step: int, end: str) -> str:
     lines += ["const uint8_t *p = a + y * rs + x * ks;", *inner[columns:], "}"]
     for j in range(columns):
         lines.append(f"{{ const __m512 S = _mm512_loadu_ps(scale + {j * LANES});")
+        if "q_slopes" in end:
+            lines.append(factors(2 * j))
         for m in range(0, rows, 4):
             lines.append(stored([f"c{i}_{j}" for i in range(m, min(m + 4, rows))], m, j, end))
         lines.append("}")

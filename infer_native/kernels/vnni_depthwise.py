@@ -8,7 +8,19 @@ import numpy as np
 
 from infer_native.cwriter import loop
 from infer_native.kernels import Code
-from infer_native.kernels.vnni_ops import GROUP, LANES, SPARE, bordered, stored, vectors
+from infer_native.kernels.vnni_ops import (
+    GROUP,
+    LANES,
+    SPARE,
+    added,
+    bordered,
+    ending,
+    factors,
+    label,
+    passed,
+    stored,
+    vectors,
+)
 
 if TYPE_CHECKING:
     from infer_native.integer import Linear
@@ -30,42 +42,48 @@ def depthwise(layer: Layer, where: Window, linear: Linear) -> Code:
     line = width + where.begins[1] + where.ends[1] + extra
     lines = height + where.begins[0] + where.ends[0]
     tile = -(-out // -(-out // 14))
-    name, text = _depthwise_row(where, out, tile, line)
+    name, text = _depthwise_row(where, out, tile, line, layer.attrs)
+    constants, zero = added(linear, layer.attrs, blocks)
+    other = f", t4, t5 + c * {2 * LANES}" if constants else ""
     order = np.array([(i % 4) * LANES + i // 4 for i in range(64)], np.uint8)
     plane = lines * line * LANES
     call = (
         f"const long at = (n * {blocks} + c) * {rows * out * LANES} + r * {out * LANES};\n"
         f"{name}(in + c * {plane} + r * {where.strides[0] * line * LANES}, "
         f"t0 + c * {kh * slots * LANES * GROUP}, t1 + c * {LANES}, t2 + c * {LANES}, y0 + at, "
-        f"QLD(t3), {linear.zero_out});"
+        f"QLD(t3), {zero}{other});"
     )
     body = loop("c", blocks, loop("r", rows, call))
     source, scratch = bordered(layer, where, linear.zero_in, lines, line, padded=True)
-    tables = [np.ascontiguousarray(split).reshape(-1), *vectors(linear, blocks), order]
+    tables = [np.ascontiguousarray(split).reshape(-1), *vectors(linear, blocks), order, *constants]
     helpers = {name: text}
     return Code(loop("n", samples, f"{source}{body}"), tables, scratch, helpers)
 
 
-def _depthwise_row(where: Window, out: int, tile: int, line: int) -> tuple[str, str]:
+def _depthwise_row(
+    where: Window, out: int, tile: int, line: int, attrs: dict[str, object]
+) -> tuple[str, str]:  # fmt: skip
     (kh, kw), (_, stride) = where.kernel, where.strides
-    name = f"qdw_{kh}x{kw}_s{stride}_o{out}_l{line}"
+    name, end = f"qdw_{kh}x{kw}_s{stride}_o{out}_l{line}_{label(attrs)}", ending(attrs)
     full, rest = divmod(out, tile)
     moves = f"in += {tile * stride * LANES}; o += {tile * LANES};"
-    body = _depthwise_tile(where, tile, line)
+    body = _depthwise_tile(where, tile, line, end)
     tiles = [f"for (long t = 0; t < {full}; t++) {{\n{body}{moves}\n}}"]
     if rest:
-        tiles.append(f"{{\n{_depthwise_tile(where, rest, line)}}}")
+        tiles.append(f"{{\n{_depthwise_tile(where, rest, line, end)}}}")
     text = (
         f"static void {name}(const uint8_t *in, const int8_t *w, const int32_t *bias, "
-        "const float *scale, uint8_t *o, const __m512i order, int zero) {\n"
+        "const float *scale, uint8_t *o, const __m512i order, int zero"
+        f"{passed(attrs)[0]}) {{\n"
         "const __m512i start = QLD(bias);\nconst __m512 S = _mm512_loadu_ps(scale);\n"
+        + (f"{factors(0)}\n" if "slopes" in attrs else "")
         + "\n".join(tiles)
         + "\n}\n"
     )
     return name, text
 
 
-def _depthwise_tile(where: Window, size: int, line: int) -> str:
+def _depthwise_tile(where: Window, size: int, line: int, end: str) -> str:
     """Each group of four pixels is brought into order once, for all outputs that it reaches."""
     (kh, kw), stride = where.kernel, where.strides[1]
     slots = -(-kw // GROUP)
@@ -85,5 +103,5 @@ def _depthwise_tile(where: Window, size: int, line: int) -> str:
         lines.append("}")
     for m in range(0, size, 4):
         sums_ = [f"c{i}" for i in range(m, min(m + 4, size))]
-        lines.append(stored(sums_, m, 0, "q_round(@C, @S)").replace("0 * ops + ", ""))
+        lines.append(stored(sums_, m, 0, end).replace("0 * ops + ", ""))
     return "\n".join(lines) + "\n"

@@ -6,15 +6,18 @@ every lane, the other four int8 weights for each of sixteen outputs.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from infer_native.cwriter import loop
+from infer_native.kernels.integer import lines_of
 
 if TYPE_CHECKING:
     from infer_native.integer import Linear, Sum
     from infer_native.program import Array, Layer
+    from infer_native.slopes import Slopes
     from infer_runtime.ops.window import Window
 
 LANES = 16
@@ -87,6 +90,17 @@ def helpers() -> dict[str, str]:
             "  const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)r);\n"
             "  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));\n}"
         ),
+        "q_clip": (
+            f"{INLINE} __m512 q_clip(__m512i c) {{\n"
+            "  const __m512i v = _mm512_max_epi32(c, _mm512_setzero_si512());\n"
+            "  return _mm512_cvtepi32_ps(_mm512_min_epi32(v, _mm512_set1_epi32(255)));\n}"
+        ),
+        "q_slopes": (
+            f"{INLINE} __m512i q_slopes(__m512 c, float zero, __m512 up, __m512 down) {{\n"
+            "  const __m512 d = _mm512_sub_ps(c, _mm512_set1_ps(zero));\n"
+            "  const __mmask16 m = _mm512_movepi32_mask(_mm512_castps_si512(d));\n"
+            "  return _mm512_cvtps_epi32(_mm512_mul_ps(d, _mm512_mask_mov_ps(up, m, down)));\n}"
+        ),
         "q_add": _ADD,
         "q_add_to": _ADD_TO,
         "q_store": _STORE,
@@ -102,7 +116,7 @@ def bordered(
     if not padded:
         return f"const uint8_t *in = {sample};\n", 0
     if not x.block:
-        return _pixels(layer, where, zero, lines, line), GROUP * lines * line + SPARE
+        return _pixels(layer, where, zero, lines, line), x.shape[1] * lines * line + SPARE
     blocks, height, width = x.shape[1:4]
     top, left = where.begins
     right = line - left - width
@@ -123,13 +137,18 @@ def _pixels(layer: Layer, where: Window, zero: int, lines: int, line: int) -> st
     """Up to four channels side by side for each pixel, with a border of the zero point."""
     _, channels, height, width = layer.input(0).shape
     top, left = where.begins
-    at = f"x0 + (n * {channels} + k) * {height * width} + (r - {top}) * {width}"
+    planes = "\n".join(
+        f"const uint8_t *p{k} = x0 + (n * {channels} + {k}) * {height * width} + "
+        f"(r - {top}) * {width};"
+        for k in range(channels)
+    )
+    copy = " ".join(f"d[i * {channels} + {k}] = p{k}[i];" for k in range(channels))
     row = (
-        f"uint8_t *d = in + r * {line * GROUP};\nmemset(d, {zero}, {line * GROUP});\n"
-        f"if (r < {top} || r >= {top + height}) continue;\nd += {left * GROUP};\n"
-        + loop("k", channels, f"const uint8_t *p = {at};\n"
-               + loop("i", width, f"d[i * {GROUP} + k] = p[i];"))
-    )  # fmt: skip
+        f"uint8_t *restrict d = in + r * {line * channels};\n"
+        f"memset(d, {zero}, {line * channels});\n"
+        f"if (r < {top} || r >= {top + height}) continue;\nd += {left * channels};\n"
+        f"{planes}\n{loop('i', width, copy)}"
+    )
     return f"uint8_t *in = (uint8_t *)s;\n{loop('r', lines, row)}\n"
 
 
@@ -141,23 +160,61 @@ def vectors(linear: Linear, columns: int) -> tuple[Array, Array]:
 
 
 def ending(attrs: dict[str, object]) -> str:
-    """The rounding of one pixel: sums @C, scale @S, other tensor @R, constants k."""
-    if "sum" not in attrs:
-        return "q_round(@C, @S)"
-    name = "q_add" if attrs["first"] else "q_add_to"
-    return f"{name}(@C, @S, @R, k[0], k[1], k[2], k[3])"
+    """The rounding of one pixel: sums @C, scale @S, other tensor @R, constants k, lines U and D."""
+    value = "q_round(@C, @S)"
+    if "sum" in attrs:
+        name = "q_add" if attrs["first"] else "q_add_to"
+        value = f"{name}(@C, @S, @R, k[0], k[1], k[2], k[3])"
+    if "slopes" not in attrs:
+        return value
+    value = f"q_clip({value})" if "sum" in attrs else "q_byte(@C, @S, k[0])"
+    return f"q_slopes({value}, k[{4 if 'sum' in attrs else 1}], U, D)"
 
 
-def added(linear: Linear, attrs: dict[str, object]) -> tuple[list[Array], int]:
-    """The constants k, if there are any, and the zero point that is added when pixels are stored.
+def label(attrs: dict[str, object]) -> str:
+    """What tells apart the functions with different endings."""
+    return "_".join(re.findall(r"q_\w+", ending(attrs)))
 
-    Sums hold it already.
+
+def added(
+    linear: Linear, attrs: dict[str, object], columns: int
+) -> tuple[list[Array], int]:  # fmt: skip
+    """The constants k and the lines of each column, if there are any, and the last zero point.
+
+    It is added when pixels are stored; sums hold it already.
     """
     sum_: Sum | None = attrs.get("sum")  # type: ignore[assignment]
-    if sum_ is None:
+    lines: Slopes | None = attrs.get("slopes")  # type: ignore[assignment]
+    if sum_ is None and lines is None:
         return [], linear.zero_out
-    ratios = (sum_.ratio_a, sum_.ratio_b) if attrs["first"] else (sum_.ratio_b, sum_.ratio_a)
-    return [np.array([linear.zero_out, *ratios, sum_.shift], np.float32)], 0
+    constants, zero = [float(linear.zero_out)], 0
+    if sum_ is not None:
+        ratios = (sum_.ratio_a, sum_.ratio_b) if attrs["first"] else (sum_.ratio_b, sum_.ratio_a)
+        constants += [*map(float, ratios), float(sum_.shift)]
+    if lines is None:
+        return [np.array(constants, np.float32)], zero
+    found = [np.array([*constants, lines.zero], np.float32), lines_of(lines, columns, LANES)]
+    return found, lines.zero_out
+
+
+def passed(attrs: dict[str, object]) -> tuple[str, str]:
+    """Parameters and arguments beside those of every product."""
+    names = []
+    if "sum" in attrs:
+        names.append("const uint8_t *r")
+    if "sum" in attrs or "slopes" in attrs:
+        names.append("const float *k")
+    if "slopes" in attrs:
+        names.append("const float *h")
+    return "".join(f", {n}" for n in names), "".join(f", {n.split('*')[1]}" for n in names)
+
+
+def factors(first: int) -> str:
+    """U and D of a column."""
+    return (
+        f"const __m512 U = _mm512_loadu_ps(h + {first * LANES}), "
+        f"D = _mm512_loadu_ps(h + {(first + 1) * LANES});"
+    )
 
 
 def stored(sums: list[str], m: int, j: int, end: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from infer_native.cwriter import literal, loop, nest
 from infer_native.kernels import Code
 from infer_native.kernels.gemm import choose, measured, panels_of
+from infer_native.kernels.integer import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.kernels.gemm import Panel
     from infer_native.program import Array, Layer
+    from infer_native.slopes import Slopes
     from infer_runtime.ops.window import Window
 
 
@@ -71,10 +73,11 @@ def conv(layer: Layer, isa: Isa, where: Window, group: int) -> Code:
         store = _ending(layer, f"o + {{m}} * {lanes} + {{j}} * {rows * out * lanes}")
         name, text = _product(
             panel, run, where.strides[1] * lanes, lanes, lanes, unit, store,
-            residual="sum" in layer.attrs,
+            residual="sum" in layer.attrs, row="slopes" in layer.attrs,
         )  # fmt: skip
         helpers[name] = text
         other = f", x1 + {place}" if "sum" in layer.attrs else ""
+        other += f", t3 + {2 * first}" if "slopes" in layer.attrs else ""
         calls.append(
             f"{name}(in + r * {where.strides[0] * line * lanes}, t0 + {at}, t1 + {first}, "
             f"t2 + {first}, y0 + {place}{other}, {steps}, {lines * line * lanes}, {kh}, {kw}, "
@@ -82,6 +85,7 @@ def conv(layer: Layer, isa: Isa, where: Window, group: int) -> Code:
         )
         at += tile.columns * lanes * unit.group * steps * kh * kw
     tables = [_packed(linear.weights, panels, unit, lanes), *_vectors(linear, columns, unit, lanes)]
+    tables += _lines(layer, columns, lanes)
     body = _expanded(layer, where, unit) + "\n".join(
         loop("r", 1 if whole else rows, c) for c in calls
     )
@@ -182,7 +186,7 @@ def _product(
     if residual:
         more, moves = ", const uint8_t *q", f" q += {tile.rows * os};"
     if row:
-        more = ", const float *row"
+        more += ", const float *row"
     full, rest = divmod(rows, tile.rows)
     body = _tile(tile.rows, tile.columns, step, lanes, unit, store)
     text = (
@@ -256,6 +260,7 @@ def _ending(
     elif (shift := layer.attrs.get("shift")) is not None:
         ratio = literal(shift.ratio, "float")
         value = f"q_vclip(VROUND(VFMA({value}, VSET({ratio}), LD(row + {{j}} * VL))))"
+    value = _sloped(layer, value, "row + {j} * 2 * VL")
     real = "" if layer.op == "_QGemm" else "q_v"
     if panel is not None and (panel.first + panel.tile.columns) * lanes > outputs:
         left = outputs - (panel.first + panel.tile.columns - 1) * lanes
@@ -263,6 +268,30 @@ def _ending(
         count = f"{{j}} == {last} ? {left} : VL"
         return f"{real or 'f_'}part({at}, {value}, {count});"
     return f"q_vstore({at}, {value});" if real else f"ST({at}, {value});"
+
+
+def _sloped(layer: Layer, value: str, at: str) -> str:
+    """The rounded byte on its two lines, where the layer has them; their factors are at `at`."""
+    lines: Slopes | None = layer.attrs.get("slopes")
+    if lines is None:
+        return value
+    return f"q_vslopes({value}, {lines.zero}.0f, LD({at}), LD({at} + VL), {lines.zero_out}.0f)"
+
+
+def helpers() -> dict[str, str]:
+    """The byte on its lines; one of both products is zero."""
+    return {
+        "q_vslopes": (
+            "static inline vf q_vslopes(vf c, float zero, vf up, vf down, float last) {\n"
+            "  const vf d = c - VSET(zero), o = VSET(0.0f);\n"
+            "  return q_vclip(VROUND(VMAX(o, d) * up + VMIN(o, d) * down) + VSET(last));\n}"
+        )
+    }
+
+
+def _lines(layer: Layer, columns: int, lanes: int) -> list[Array]:
+    lines: Slopes | None = layer.attrs.get("slopes")
+    return [] if lines is None else [lines_of(lines, columns, lanes)]
 
 
 def _depthwise(layer: Layer, isa: Isa, where: Window) -> Code:
@@ -281,13 +310,15 @@ def _depthwise(layer: Layer, isa: Isa, where: Window) -> Code:
         f"i * {where.strides[1]} + x * {where.dilations[1]}) * VL"
     )
     taps = nest(("y", "x"), (kh, kw), f"v += LD16({at}) * LDI(w + (y * {kw} + x) * VL);")
+    value = f"q_vbyte(v, LD(t2 + c * VL), {linear.zero_out}.0f)"
+    value = _sloped(layer, value, "t3 + c * 2 * VL")
     pixel = (
         f"vi v = LDI(t1 + c * VL);\n{taps}\n"
-        f"q_vstore(y0 + (((n * {blocks} + c) * {rows} + r) * {out} + i) * VL, "
-        f"q_vbyte(v, LD(t2 + c * VL), {linear.zero_out}.0f));"
+        f"q_vstore(y0 + (((n * {blocks} + c) * {rows} + r) * {out} + i) * VL, {value});"
     )
     head = f"const int32_t *w = t0 + c * {kh * kw * lanes};\n"
     body = loop("c", blocks, head + nest(("r", "i"), (rows, out), pixel))
     tables = [split.reshape(-1), *_vectors(linear, blocks, unit, lanes)]
+    tables += _lines(layer, blocks, lanes)
     scratch = 2 * prod((blocks, lines, line, lanes))
     return Code(loop("n", samples, _expanded(layer, where, unit) + body), tables, scratch)

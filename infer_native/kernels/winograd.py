@@ -16,6 +16,8 @@ import numpy as np
 from infer_native.cwriter import literal, loop
 from infer_native.kernels import Code
 from infer_native.kernels.gemm import (
+    MAX_COLUMNS,
+    Epilogue,
     choose,
     fetched,
     measured,
@@ -24,15 +26,19 @@ from infer_native.kernels.gemm import (
     panels_of,
     product,
 )
+from infer_native.kernels.spread import spreadable
+from infer_native.kernels.spread_winograd import COST, Filters, widest
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
-    from infer_native.kernels.gemm import Epilogue, Panel
+    from infer_native.kernels.gemm import Panel
     from infer_native.program import Array, Layer
     from infer_runtime.ops.window import Window
 
 POINTS: dict[int, tuple[float, ...]] = {2: (1.0,), 4: (0.625, 1.5)}
 SECOND_CACHE = 2**20  # bytes
+STREAM = 6.0  # bytes from beyond it in the time of one vector multiply-add
+SPREAD = COST * STREAM / 16
 SHARE = 0.6  # of it for tiles, the rest for weights and what else is there
 
 
@@ -44,13 +50,18 @@ def conv(
     x, y, lanes = layer.input(0), layer.output(), isa.lanes
     samples, tiles = x.shape[0], -(-y.shape[2] // size) * -(-y.shape[3] // size)
     inputs, columns = weights.shape[1], y.shape[1]
-    count = chunk(tiles, x.shape[1] * lanes, columns * lanes, size)
-    panels = panels_of(choose(count, columns, isa.registers, isa.name == "avx512", measured(layer)))
+    levels = spreadable(weights)
+    count = chunk(tiles, x.shape[1] * lanes, columns * lanes, size, levels is not None)
+    most = MAX_COLUMNS if levels is None else widest(inputs, size, lanes)
+    embedded = isa.name == "avx512"
+    panels = panels_of(choose(count, columns, isa.registers, embedded, measured(layer), most))
+    matrix = _filter_matrix(size)
+    filters = None if levels is None else Filters(levels, panels, matrix, isa)
     tables = [
-        _packed(weights, panels, size, lanes),
+        _packed(weights, panels, size, lanes) if filters is None else filters.table,
         np.zeros(columns * lanes, np.float32),
         pad_columns(bias, columns, lanes),
-        *epilogue.tables,
+        *epilogue.tables(columns, lanes),
     ]
     helpers = {**_input_helpers(size), **_output_helper(size, epilogue)}
     whole, rest = tiles - tiles % count, tiles % count
@@ -58,7 +69,13 @@ def conv(
     for first, step in ((0, count), (whole, rest)):
         if not step:
             continue
-        stage = _stage(layer, isa, where, epilogue, panels, size, step, inputs, helpers)
+        source, target = x.shape[1] * step * lanes, columns * step * lanes
+        if filters is None:
+            products = _products(panels, isa, step, inputs, source, target, helpers)
+            products = loop("p", (size + 2) ** 2, products)
+        else:
+            products = filters.products(step, source, target, f"t{len(tables)}", helpers)
+        stage = _stage(layer, isa, where, epilogue, size, step, products)
         end = whole if first == 0 else tiles
         stages.append(f"for (long g0 = {first}; g0 < {end}; g0 += {step}) {{\n{stage}\n}}")
     head = (
@@ -66,16 +83,22 @@ def conv(
         f"float *v = (float *)s, *m = v + {(size + 2) ** 2 * x.shape[1] * count * lanes};\n"
     )
     scratch = 4 * (size + 2) ** 2 * (x.shape[1] + columns) * count * lanes
+    if filters is not None:
+        tables.append(pad_columns(filters.scale, columns, lanes))
+        head += f"float *w = (float *)s + {scratch // 4};\n"
+        scratch += 4 * filters.floats
     return Code(loop("n", samples, head + "\n".join(stages)), tables, scratch, helpers)
 
 
-def chunk(tiles: int, inputs: int, outputs: int, size: int) -> int:
+def chunk(tiles: int, inputs: int, outputs: int, size: int, spread: bool = False) -> int:
     """Tiles at a time, so that least has to come from beyond the second cache.
 
-    Every chunk reads all weights again; tiles that do not fit are written and read once more.
+    Every chunk reads all weights again, or spreads them, which takes `SPREAD` bytes' time for each;
+    tiles that do not fit are written and read once more.
     """
     points = (size + 2) ** 2
-    weights, each = 4 * points * inputs * outputs, 4 * points * (inputs + outputs)
+    weights = (SPREAD if spread else 4 * points) * inputs * outputs
+    each = 4 * points * (inputs + outputs)
     best = (float("inf"), tiles)
     for chunks in range(1, tiles + 1):
         count = -(-tiles // chunks)
@@ -111,9 +134,8 @@ def _filter_matrix(size: int) -> Array:
 
 
 def _stage(
-    layer: Layer, isa: Isa, where: Window, epilogue: Epilogue, panels: list[Panel], size: int,
-    count: int, inputs: int, helpers: dict[str, str],
-) -> str:  # fmt: skip
+    layer: Layer, isa: Isa, where: Window, epilogue: Epilogue, size: int, count: int, products: str
+) -> str:
     """C for `count` tiles from number g0 on: to the points, the products, and back."""
     (_, blocks, height, width, _), (_, columns, rows, out, _) = (
         layer.input(0).shape, layer.output().shape
@@ -135,13 +157,10 @@ def _stage(
         "c", columns,
         f"const long at = c * {rows * out * lanes} + (ty * {out} + tx) * {size * lanes};\n"
         f"wg_out{size}{_mark(epilogue)}(m + (c * {count} + i) * VL, {target}, t2 + c * VL, "
-        f"y0 + {ahead}{epilogue.arguments(ahead, 3)}, {out * lanes}, "
+        f"y0 + {ahead}{epilogue.arguments(ahead, 3, 'c * VL')}, {out * lanes}, "
         f"{rows} - ty * {size}, {out} - tx * {size});",
     )  # fmt: skip
-    products = _products(panels, isa, count, inputs, source, target, helpers)
-    return "\n".join(
-        [loop("i", count, read), loop("p", (size + 2) ** 2, products), loop("i", count, write)]
-    )
+    return "\n".join([loop("i", count, read), products, loop("i", count, write)])
 
 
 def _products(
@@ -149,8 +168,6 @@ def _products(
     helpers: dict[str, str],
 ) -> str:  # fmt: skip
     """At point p: tiles times channels, with the tile heights of the panels."""
-    from infer_native.kernels.gemm import Epilogue
-
     lanes, at, calls = isa.lanes, 0, []
     total = sum(p.tile.columns for p in panels) * lanes * inputs
     for panel in panels:
@@ -207,7 +224,7 @@ def _output_helper(size: int, epilogue: Epilogue) -> dict[str, str]:
     across = " ".join(f"const vf d{j} = t[i][{j}];" for j in range(n))
     columns = " ".join(f"t[{k}][j] = {e};" for k, e in enumerate(lines))
     sums = " ".join(f"u[{k}] = {e} + b;" for k, e in enumerate(lines))
-    end = epilogue.lines.replace("@AT", "i * ld + j * VL")
+    end = epilogue.lines.replace("@AT", "i * ld + j * VL").replace("@COLUMN", "0")
     store = f"for (long j = 0; j < nx; j++) {{ vf v = u[j]; {end}ST(o + i * ld + j * VL, v); }}"
     operands, given = epilogue.parameters, epilogue.passed_on
     parameters = f"(const float *m, long xs, const float *bias, float *o{operands}, long ld, "

@@ -53,7 +53,7 @@ def run(config: Distill, ui: Terminal) -> Report:
         student = _given(begun, ui, config) if config.student else _made(begun, ui, config)
         learner = student.clone()
         hints = _hints(begun, config, learner)
-        module = Trainable(learner)
+        module = begun.lesson.learner(learner, batch_norm=config.batch_norm)
         training = begun.lesson.train(begun.report, ui, module, hints=hints)
         result = module.written()
         RemoveUnused().apply(result)  # projections that only hints needed

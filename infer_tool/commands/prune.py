@@ -17,7 +17,6 @@ from infer_tool.units import parse_part
 from passes.facts import facts
 from quant.prune.config import PruneConfig
 from quant.prune.structured import prune_channels, score_channels
-from quant.train.module import Trainable
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -74,7 +73,7 @@ def _run_channels(config: Prune, ui: Terminal, option: str) -> Report:
     for number in range(1, config.rounds + 1):
         wanted = target ** (number / config.rounds)
         model = _prune(begun, ui, config, model, counted, wanted)
-        module = Trainable(model)
+        module = begun.lesson.learner(model, batch_norm=config.batch_norm)
         options = round_options(config, number, config.rounds)
         training = begun.lesson.train(begun.report, ui, module, options)
         model = module.written()

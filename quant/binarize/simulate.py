@@ -24,10 +24,11 @@ from passes.graph import add_initializer, constant, forget_names, fresh_name, ta
 from passes.match import argument
 from passes.remove_unused import RemoveUnused
 from quant.binarize.choose import choose
-from quant.binarize.moments import moments_of
 from quant.train.binary import AROUND, BITS, SIGNED, STORED, signs
 from quant.train.fake import TRAIN_DOMAIN
 from quant.train.module import Trainable
+from quant.train.moments import moments_of
+from quant.train.normal import Normalized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,13 +68,22 @@ class Simulation:
         config: which layers, and what of them.
         feeds: samples that tell where the activations lie.
         steps: of training, until the layers are binary.
+        batch_norm: train convolutions behind normalisation, until `fold`.
 
     Raises:
         UsageError: nothing can become binary.
 
     """
 
-    def __init__(self, source: ir.Model, config: BinarizeConfig, feeds: Feeds, steps: int) -> None:
+    def __init__(
+        self,
+        source: ir.Model,
+        config: BinarizeConfig,
+        feeds: Feeds,
+        steps: int,
+        *,
+        batch_norm: bool = False,
+    ) -> None:
         self.source, self.config, self.steps = source, config, max(steps, 1)
         model = source.clone()
         model.opset_imports[TRAIN_DOMAIN] = 1
@@ -88,6 +98,12 @@ class Simulation:
         self.layers = [w.write(seen.get(w.input.name or "")) for w in writers]
         RemoveUnused().apply(model)
         self.module = Trainable(model, held=[SHARE])
+        if batch_norm:
+            self.module = Normalized(model, feeds, held=[SHARE])
+
+    def fold(self) -> None:
+        """From here on without normalisation: its numbers are in those that a file keeps."""
+        self.module = Trainable(self.module.written(), held=[SHARE])
 
     def project(self) -> None:
         """After each step: the layers become a little more binary."""

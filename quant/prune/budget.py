@@ -41,8 +41,13 @@ class Layer:
         return 1 - self.removed / len(self.classes)
 
     def next_count(self, multiple: int) -> int:
-        """How many go together, so that what stays is a multiple; 0 when no more can."""
+        """How many go together, so that what stays is a multiple; 0 when no more can.
+
+        Of a narrow layer it is a smaller one, the power of two up to half of its width.
+        """
         left = len(self.classes) - self.removed
+        half = len(self.classes) * self.width // 2
+        multiple = min(multiple, 1 << max(half.bit_length() - 1, 0))
         step = multiple // gcd(multiple, self.width)
         count = left % step or step
         least = max(1, round(KEPT_SHARE * len(self.classes)))

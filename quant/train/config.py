@@ -10,6 +10,19 @@ Optimizer = Literal["adam", "sgd"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class NormalConfig:
+    """How far from its source a model learns."""
+
+    batch_norm: bool = field(
+        default=True,
+        metadata={
+            "help": "Train convolutions behind batch normalisation, folded into them before they "
+            "are written; from batches of 8 on."
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a graph is trained, whatever it is trained for."""
 

@@ -35,12 +35,14 @@ _ROLES: dict[str, dict[int, str]] = {
     "GRU": {1: "weight", 2: "weight", 3: "bias"},
     "RNN": {1: "weight", 2: "weight", 3: "bias"},
 }
+NORMALIZE = "Normalize"
 # The same of operators of training, whose first input may have another one: their attribute `role`.
 _LEARNED: dict[str, dict[int, str]] = {
     FAKE: {0: "weight", 1: "scale"},
     FAKE_PALETTE: {0: "weight", 1: "scale"},
     SIGNED: {0: "weight"},
     STORED: {0: "scale"},
+    NORMALIZE: {1: "scale", 2: "bias", 3: "statistic", 4: "statistic"},
 }
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
 TRAINED = ("weight", "bias", "scale")

@@ -12,7 +12,7 @@ import numpy as np
 
 from infer_runtime.errors import UsageError
 from quant.distill.config import DistillConfig
-from quant.train.config import TrainConfig
+from quant.train.config import NormalConfig, TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ def identity(config: TrainConfig, start: Mapping[str, Array]) -> str:
 
     Where the result goes and how long it may take are free to change.
     """
-    kinds = (TrainConfig, DistillConfig)
+    kinds = (TrainConfig, NormalConfig, DistillConfig)
     names = {f.name for kind in kinds for f in fields(kind)} - {"checkpoint", "train_threads"}
     options = {name: str(getattr(config, name, "")) for name in (*names, "seed", "data")}
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())

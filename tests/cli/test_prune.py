@@ -101,7 +101,7 @@ def test_the_budget_of_time_keeps_the_best(cli, samples, tmp_path) -> None:
     hook = tmp_path / "slow.py"
     hook.write_text(
         "import signal\n\ncalls = []\n\ndef slow(feeds, generator):\n    calls.append(1)\n"
-        "    if len(calls) == 12:\n        signal.setitimer(signal.ITIMER_REAL, 1e-3)\n        signal.pause()\n"
+        "    if len(calls) == 20:\n        signal.setitimer(signal.ITIMER_REAL, 1e-3)\n        signal.pause()\n"
         "    return feeds\n"
     )
     out = tmp_path / "small.onnx"

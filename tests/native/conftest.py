@@ -35,11 +35,13 @@ def library_folder(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def native(library_folder, compiler: str) -> Callable[..., dict[str, np.ndarray[Any, Any]]]:
-    """native(model, feeds, isa): the outputs of the compiled model."""
+    """native(model, feeds, isa, extra): the outputs of the compiled model."""
 
-    def run(model: ir.Model, feeds: dict[str, Any], isa: str = "auto") -> dict[str, Any]:
+    def run(
+        model: ir.Model, feeds: dict[str, Any], isa: str = "auto", extra: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
         emitted = emit_model(model, {n: v.shape for n, v in feeds.items() if v.ndim}, isa)
-        path = build_library(emitted, compiler=compiler, folder=library_folder)
+        path = build_library(emitted, compiler=compiler, folder=library_folder, extra=extra)
         return NativeModel(emitted, path).run(feeds)
 
     return run

@@ -27,7 +27,7 @@ GEOMETRIES: list[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] =
 
 
 def convolutions() -> Any:
-    """All of them side by side, each with a Relu behind."""
+    """All of them side by side, PRelu and a scale for each channel behind images, Relu else."""
     rng = np.random.default_rng(3)
     nodes, constants, inputs, outputs = [], [], [], []
     for number, (op, shape, weights, attrs) in enumerate(GEOMETRIES):
@@ -37,7 +37,14 @@ def convolutions() -> Any:
             constants.append(numpy_helper.from_array(values, f"{name}{number}"))
         given = [f"x{number}", f"w{number}", f"b{number}"]
         nodes.append(helper.make_node(op, given, [f"c{number}"], **attrs))
-        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"y{number}"]))
+        if len(shape) == 4:
+            for name in ("p", "s"):
+                values = rng.uniform(0.2, 1.5, (out, 1, 1)).astype(np.float32)
+                constants.append(numpy_helper.from_array(values, f"{name}{number}"))
+            nodes.append(helper.make_node("PRelu", [f"c{number}", f"p{number}"], [f"r{number}"]))
+            nodes.append(helper.make_node("Mul", [f"s{number}", f"r{number}"], [f"y{number}"]))
+        else:
+            nodes.append(helper.make_node("Relu", [f"c{number}"], [f"y{number}"]))
         inputs.append(helper.make_tensor_value_info(f"x{number}", TensorProto.FLOAT, shape))
         outputs.append(helper.make_tensor_value_info(f"y{number}", TensorProto.FLOAT, None))
     graph = helper.make_graph(nodes, "convolutions", inputs, outputs, constants)
@@ -71,6 +78,28 @@ class Network:
 
     def hard_swish(self, x: str) -> str:
         return self._quantised(f"HardSwish({x})")
+
+    def prelu(self, x: str, channels: int) -> str:
+        return self._quantised(self.slopes(x, channels))
+
+    def slopes(self, x: str, channels: int) -> str:
+        """An expression: nothing is rounded after it."""
+        values = self._rng.uniform(-0.5, 1.5, (channels, 1, 1)).astype(np.float32)
+        return f"PRelu({x}, {self._constant('float', values)})"
+
+    def pool(self, x: str, **attrs: object) -> str:
+        text = ", ".join(f"{k} = {v}" for k, v in attrs.items())
+        if "(" in x:
+            self._count += 1
+            self._lines.append(f"p{self._count} = {x}")
+            x = f"p{self._count}"
+        return self._quantised(f"MaxPool<{text}>({x})")
+
+    def pad(self, x: str, *pads: int) -> str:
+        return self._quantised(f"Pad({x}, {self._constant('int64', np.array(pads))})")
+
+    def join(self, *x: str) -> str:
+        return self._quantised(f"Concat<axis = 1>({', '.join(x)})")
 
     def mean(self, x: str) -> str:
         return self._quantised(f"GlobalAveragePool({x})")
@@ -150,6 +179,25 @@ def integer_network() -> ir.Model:
     return net.model(a, d, g, logits)
 
 
+def sloped_network() -> ir.Model:
+    """Every kind of integer layer that ends in two lines; bytes pooled, bordered, side by side.
+
+    The sum h is read twice, so that its lines stay apart.
+    """
+    net = Network((2, 3, 19, 17))
+    stem = net.conv(net.input, 20, 3, 3, strides=[2, 2], pads=[1, 1, 1, 1])
+    a = net.pool(net.slopes(stem, 20), kernel_shape=[3, 2], strides=[1, 2], pads=[1, 0, 1, 1])
+    b = net.prelu(net.conv(a, 20, 20, 3, group=20, pads=[1, 1, 1, 1]), 20)
+    c = net.prelu(net.conv(b, 24, 20, 1), 24)
+    d = net.pad(net.conv(c, 20, 24, 3, pads=[1, 1, 1, 1]), 0, 0, 0, 0, 0, 4, 0, 0)
+    e = net.prelu(net.add(d, net.conv(c, 24, 24, 1)), 24)
+    f = net.pad(e, 0, 0, 1, 0, 0, 0, 0, 2)
+    g = net.prelu(net.add(net.conv(f, 24, 24, 1), f), 24)
+    h = net.add(f, g)
+    i = net.join(f, h, g)
+    return net.model(net.prelu(h, 24), net.conv(h, 3, 24, 3), net.conv(i, 5, 72, 1))
+
+
 def chained(depth: int, channels: int, size: int, **attrs: Any) -> tuple[ir.Model, Any]:
     """3 x 3 convolutions with Relu, one after the other, and the same in NumPy on float64."""
     rng = np.random.default_rng(channels)
@@ -225,4 +273,45 @@ def with_constants(text: str, inputs: int, scale: float = 1.0) -> ir.Model:
         value.const_value = ir.tensor(numbers)
         model.graph.register_initializer(value)
     del model.graph.inputs[inputs:]
+    return model
+
+
+BINARY_CHAIN = """<ir_version: 10, opset_import: ["": 20]>
+t (float[2,24,7,6] x) => (float[2,40,3,3] y)
+<float one = {1}, float other = {-1}> {
+  g0 = GreaterOrEqual(x, t0)  v0 = Where(g0, one, other)
+  c0 = Conv<pads = [1, 1, 1, 1]>(v0, w0)  m0 = Mul(c0, s0)  a0 = Add(m0, b0)
+  k0 = Mul(x, n0)  e0 = Add(a0, k0)  r0 = Relu(e0)
+  g1 = GreaterOrEqual(r0, t1)  v1 = Where(g1, one, other)
+  c1 = Conv<pads = [1, 1, 1, 1]>(v1, w1)  m1 = Mul(c1, s1)  a1 = Add(m1, b1)
+  k1 = Mul(r0, n1)  e1 = Add(a1, k1)  f1 = Add(x, e1)  r1 = Relu(f1)
+  g2 = GreaterOrEqual(r1, t2)  v2 = Where(g2, one, other)
+  c2 = Conv<pads = [0, 0, 1, 1], strides = [2, 2]>(v2, w2)  m2 = Mul(c2, s2)  a2 = Add(m2, b2)
+  g3 = GreaterOrEqual(a2, t3)  v3 = Where(g3, one, other)
+  c3 = Conv(v3, w3)  m3 = Mul(c3, s3)  y = Add(m3, b3)
+}"""
+BINARY_FILTERS = ((24, 24, 3, 3), (24, 24, 3, 3), (33, 24, 3, 3), (40, 33, 1, 1))
+
+
+def binary_chain() -> ir.Model:
+    """Binary layers with what goes round them; the second has weights of 0 too."""
+    rng = np.random.default_rng(2)
+    drawn: dict[str, np.ndarray] = {}
+    for number, shape in enumerate(BINARY_FILTERS):
+        weights = rng.integers(0, 2, shape) * 2 - 1
+        if number == 1:
+            weights *= rng.integers(0, 2, shape)
+        ones, outputs = (shape[1], 1, 1), (shape[0], 1, 1)
+        drawn[f"t{number}"], drawn[f"w{number}"] = rng.normal(size=ones), weights
+        drawn[f"s{number}"], drawn[f"b{number}"] = (
+            rng.uniform(0.02, 0.1, outputs),
+            rng.normal(size=outputs),
+        )
+    drawn["n0"], drawn["n1"] = rng.normal(size=(2, 24, 1, 1))
+    given = "".join(f", float[{','.join(map(str, a.shape))}] {n}" for n, a in drawn.items())
+    model = ir.from_onnx_text(BINARY_CHAIN.replace("] x)", f"] x{given})"))
+    for value in list(model.graph.inputs[1:]):
+        value.const_value = ir.tensor(drawn[value.name or ""].astype(np.float32))
+        model.graph.register_initializer(value)
+    del model.graph.inputs[1:]
     return model

@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 from networks import GEOMETRIES, convolutions
 
+from infer_native import emit_model
 from infer_native.isa import ISAS, runs_here
 
 HERE = [name for name, isa in ISAS.items() if runs_here(isa)]
@@ -78,3 +79,47 @@ def test_pools_and_borders_on_blocks(native) -> None:
     got = native(model, {"x": x})
     for name, wanted in zip("abde", session.run(None, {"x": x}), strict=True):
         np.testing.assert_allclose(got[name], wanted, rtol=0, atol=5e-6, err_msg=name)
+
+
+GATES = """<ir_version: 10, opset_import: ["": 20]>
+t (float[2,16,9,11] x, float[20,16,1,1] k, float[20,20,1,1] m, float[1,20,1,1] p, float[20,1,1] q, float[1] o)
+  => (float[n,c,h,w] y, float[n,c,h,w] z)
+{ s = Conv(x, k)  g = GlobalAveragePool(s)  c = Conv(g, m)  h = HardSigmoid(c)  a = Mul(s, h)
+  b = PRelu(a, p)  d = Div(b, o)  e = Add(q, d)  y = Clip(e)  i = Sigmoid(a)  j = Mul(i, p)
+  z = Conv(j, m) }"""
+
+
+@pytest.mark.parametrize("isa", HERE)
+def test_chains_with_numbers_for_each_channel(native, isa: str) -> None:
+    """From constants, and from a mean of each image of the batch."""
+    rng = np.random.default_rng(7)
+    model = weighted(GATES, rng)
+    operators = emit_model(model, isa=isa).operators
+    assert operators.count("_ToPlain") == (0 if isa == "scalar" else 2)  # of the outputs
+    x = rng.normal(size=(2, 16, 9, 11)).astype(np.float32)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    got = native(model, {"x": x}, isa)
+    for name, wanted in zip("yz", session.run(None, {"x": x}), strict=True):
+        scale = float(np.abs(wanted).max())
+        np.testing.assert_allclose(got[name], wanted, rtol=0, atol=3e-6 * scale, err_msg=name)
+
+
+JOINED = """<ir_version: 10, opset_import: ["": 20]>
+t (float[2,16,5,7] x, float[20,16,1,1] k, float[33,16,1,1] m, float[8,85,1,1] u)
+  => (float[n,c,h,v] y, float[n,c,h,v] z)
+{ a = Conv(x, k)  b = Conv(x, m)  d = Concat<axis = 1>(b, a, x, x)  e = Concat<axis = -3>(x, b, x)
+  y = Conv(d, u)  z = Relu(e) }"""
+
+
+@pytest.mark.parametrize("isa", HERE)
+def test_images_side_by_side_stay_in_blocks(native, isa: str) -> None:
+    """Whole blocks, parts of blocks, and an image that comes as it lies."""
+    rng = np.random.default_rng(8)
+    model = weighted(JOINED, rng)
+    x = rng.normal(size=(2, 16, 5, 7)).astype(np.float32)
+    assert emit_model(model, isa=isa).operators.count("_ToPlain") == (0 if isa == "scalar" else 2)
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    got = native(model, {"x": x}, isa)
+    for name, wanted in zip("yz", session.run(None, {"x": x}), strict=True):
+        scale = float(np.abs(wanted).max())
+        np.testing.assert_allclose(got[name], wanted, rtol=0, atol=3e-6 * scale, err_msg=name)

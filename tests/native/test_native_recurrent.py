@@ -39,7 +39,9 @@ def network(batch: int, steps: int) -> onnx.ModelProto:
             inputs.append(f"h{number}")
             given += ["", f"h{number}"]
         made = [f"y{number}", f"yh{number}", *([f"yc{number}"] if op == "LSTM" else [])]
-        outputs += made
+        if op == "RNN":
+            made[0] = ""  # only the last state
+        outputs += filter(None, made)
         nodes.append(helper.make_node(op, given, made, hidden_size=HIDDEN, **attrs))
     shapes = {"x": [steps, batch, WIDTH]}
     infos = [

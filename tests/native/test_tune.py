@@ -13,7 +13,7 @@ from networks import with_constants
 
 from infer_native import NativeModel, build_library, choices, tune
 from infer_native.emit import emit_model, emit_prepared
-from infer_native.isa import ISAS, find_isa, runs_here
+from infer_native.isa import ISAS, at_precision, find_isa, runs_here
 from infer_native.prepare import prepare
 from infer_native.tuning import Measured, Tuning
 from infer_tool.cli import main
@@ -95,6 +95,35 @@ def test_the_cost_model_is_the_first_choice(model, isa: str) -> None:
     assert first.source == emit_model(model, isa=isa).source
     assert first.weights == emit_model(model, isa=isa).weights
     assert "model_ns" not in first.source
+
+
+@pytest.mark.parametrize("isa", HERE)
+def test_weights_of_bits_have_choices_of_their_own(isa: str) -> None:
+    """Panels that are spread are narrower, and are not measured as weights of floats are."""
+    floats = with_constants(TEXT.replace("24", "512"), 1)
+    bits = with_constants(TEXT.replace("24", "512"), 1)
+    for value in bits.graph.initializers.values():
+        value.const_value = ir.tensor(np.sign(value.const_value.numpy()).astype(np.float32))
+    first = emit_prepared(prepare(bits), find_isa(isa), lambda _, options: options[0])
+    assert first.source == emit_model(bits, isa=isa).source
+    assert "NXL(" in first.source
+    found, others = offered(bits, isa), offered(floats, isa)
+    convolutions = {key for key in others if key.startswith("Conv")}  # the product is a short one
+    assert {f"{key} bits=1" for key in convolutions} | (set(others) - convolutions) == set(found)
+    (dense,) = (options for key, options in found.items() if "3x3" in key)
+    assert {o.winograd for o in dense} == {0, 2, 4}
+
+
+@pytest.mark.skipif("avx512" not in HERE, reason="no avx512 here")
+def test_bfloat16_takes_weights_of_bits_as_numbers() -> None:
+    model = with_constants(TEXT, 1)
+    for value in model.graph.initializers.values():
+        value.const_value = ir.tensor(np.sign(value.const_value.numpy()).astype(np.float32))
+    emitted = emit_model(model, isa="avx512", precision="bf16")
+    assert "BDOT(" in emitted.source
+    assert emitted.source == emit_prepared(
+        prepare(model), at_precision(find_isa("avx512"), "bf16"), lambda _, options: options[0]
+    ).source  # fmt: skip
 
 
 @pytest.mark.skipif(not has_compiler() or not HERE, reason="no C compiler or no vectors here")

@@ -170,3 +170,32 @@ def test_nothing_to_do_is_an_error(source) -> None:
         choose(source, BinarizeConfig(min_products=1000))
     with pytest.raises(UsageError, match="--exclude 'no'"):
         choose(source, BinarizeConfig(exclude=("no",)))
+
+
+@pytest.mark.parametrize("activations", ["none", "binary"])
+@pytest.mark.parametrize("weights", ["binary", "ternary"])
+def test_what_was_learnt_behind_normalisation_stays(
+    source, feeds, run_ort, weights, activations
+) -> None:
+    """Folding changes nothing; a factor below zero turns the signs round."""
+    config = BinarizeConfig(weights=weights, activations=activations, **CONFIG)
+    simulation = Simulation(source, config, feeds, 2, batch_norm=True)
+    module = simulation.module
+    plain = Simulation(source, config, feeds, 2).module.values(feeds[0])["y"]
+    np.testing.assert_allclose(module.values(feeds[0])["y"], plain, rtol=1e-3, atol=1e-4)
+    simulation.project()
+    with torch.no_grad():
+        module.parameters["b_scale"][::2] *= -1.5
+    module.run(feeds[1])  # moves the statistics
+    half = module.values(feeds[0])["y"]
+    simulation.fold()
+    again = simulation.module.values(feeds[0])["y"]
+    # Scales are kept in half precision, and are other numbers now.
+    assert np.abs(again - half).max() <= 2e-3 * np.abs(half).max()
+    assert np.abs(half - plain).max() > 0.01 * np.abs(plain).max()
+    simulation.finish()
+    emitted = emit(simulation)
+    wanted = simulation.module.values(feeds[1])["y"]
+    (found,) = run_ort(emitted.model, feeds[1])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    assert not [n for n in emitted.model.graph.initializers if "_mean" in n or "_variance" in n]

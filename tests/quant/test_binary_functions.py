@@ -7,68 +7,19 @@ import itertools
 import numpy as np
 import onnx_ir as ir
 import pytest
+from binary_calls import CONVS, convolution, model_of, model_of_calls
 
 from infer_runtime import Session
 from infer_runtime.functions import KERNELS, LOCAL, digest, with_kernels
-from quant.binarize.functions import define, define_sign
+from quant.binarize.functions import define_sign
 from quant.packing import pack
-
-# channels, outputs, groups, sizes, kernel, strides, pads, dilations
-CONVS = {
-    "odd channels": (5, 7, 1, (6, 7), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
-    "groups, strides": (6, 8, 2, (9, 8), (3, 2), (2, 3), (0, 1, 1, 0), (1, 1)),
-    "dilations, wide pads": (3, 4, 1, (8, 9), (3, 3), (1, 2), (2, 3, 3, 2), (2, 3)),
-    "pointwise": (70, 3, 1, (4, 5), (1, 1), (2, 2), (0, 0, 0, 0), (1, 1)),
-    "many channels": (130, 9, 1, (5, 5), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
-    "one axis": (9, 6, 3, (17,), (4,), (3,), (3, 2), (2,)),
-    "three axes": (4, 3, 1, (4, 5, 3), (2, 3, 2), (1, 2, 1), (1, 0, 1, 0, 1, 0), (1, 1, 1)),
-    "depthwise": (4, 4, 4, (6, 6), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
-}
-
-
-def model_of(name: str, x: np.ndarray, shape: tuple[int, ...], **attributes: object) -> ir.Model:
-    """One call on random numbers; a third of the inputs lies exactly on a threshold."""
-    r = np.random.default_rng(abs(hash(shape)) % 1000)
-    form, kind = name[:-4], name[-4:]
-    bits = 2 if form == "Ternary" else 1
-    ones = (1,) * (len(shape) - 2)
-    scale_shape = (shape[0], *ones) if form == "Xnor" else (shape[0], *ones, 1)
-    if (form, kind) == ("Xnor", "Gemm"):
-        scale_shape = shape[:1]
-    arrays = {
-        "packed": pack(r.integers(0, 2**bits - bits // 2, shape).astype(np.uint8), bits),
-        "scale": r.normal(size=scale_shape).astype(np.float16),
-        "bias": r.normal(size=(shape[0], *(ones if form == "Xnor" else ()))).astype(np.float32),
-    }
-    if form == "Xnor":
-        channels = x.shape[1] if kind == "Conv" else x.shape[-1]
-        threshold = r.normal(size=channels).astype(np.float32)
-        threshold = threshold.reshape(-1, *(ones if kind == "Conv" else ()))
-        x[::3] = threshold
-        arrays = {"threshold": threshold, **arrays}
-    inputs = [ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(x.shape))]
-    constants = [
-        ir.Value(name=n, const_value=ir.tensor(a, name=n), shape=ir.Shape(a.shape),
-                 type=ir.TensorType(ir.tensor(a).dtype))
-        for n, a in arrays.items()
-    ]  # fmt: skip
-    attributes["shape"] = list(shape)
-    node = ir.node(name, [*inputs, *constants], attributes=attributes, domain=LOCAL, name="n")
-    node.outputs[0].name, node.outputs[0].type = "y", ir.TensorType(ir.DataType.FLOAT)
-    graph = ir.Graph(inputs, node.outputs, nodes=[node], initializers=constants,
-                     opset_imports={"": 20}, name="g")  # fmt: skip
-    model = ir.Model(graph, ir_version=10)
-    define(model, form, kind)
-    return model
 
 
 @pytest.mark.parametrize("case", CONVS)
 @pytest.mark.parametrize("name", ["XnorConv", "BinaryConv", "TernaryConv"])
 def test_convolutions(run_ort, name, case) -> None:
-    channels, outputs, group, sizes, kernel, strides, pads, dilations = CONVS[case]
-    x = np.random.default_rng(3).normal(size=(4, channels, *sizes)).astype(np.float32)
-    shape = (outputs, channels // group, *kernel)
-    model = model_of(name, x, shape, group=group, strides=strides, pads=pads, dilations=dilations)
+    call = convolution(name, case)
+    x, model = call.x, model_of_calls({"": call})
     (wanted,) = run_ort(model, {"x": x})
     found = Session(model).run({"x": x})["y"]
     assert (LOCAL, name, "") in with_kernels(model) or name != "XnorConv"
