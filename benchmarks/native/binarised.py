@@ -148,4 +148,4 @@ def _forms(case: Case, work: Path) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-    run.leave(main())
+    sys.exit(main())
