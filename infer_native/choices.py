@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from infer_native.kernels import few_rows, spread_winograd, winograd
 from infer_native.kernels.gemm import MAX_COLUMNS, choose
 from infer_native.kernels.geometry import window_of
+from infer_native.kernels.short_weights import keeps_short
 from infer_native.kernels.spread import levels_of_layer, widest
 from infer_native.kernels.vnni_ops import GROUP, REGISTERS
 from infer_native.kernels.wide_integer import PRODUCT
@@ -92,6 +93,8 @@ def geometry(layer: Layer) -> str:
     levels = None if linear else levels_of_layer(layer)
     if levels is not None:
         given.append(f"bits={2 if levels.ternary else 1}")
+    elif layer.op in ("MatMul", "Gemm") and keeps_short(layer):
+        given.append("short=1")
     return " ".join([layer.op.strip("_"), *(_joined(s, "x") for s in shapes), *given])
 
 
@@ -143,7 +146,8 @@ def _product(layer: Layer, isa: Isa) -> dict[int, _Size]:
     if levels is not None and rows <= few_rows.MOST:
         return {}  # its tiles are not of this kind
     columns = -(-layer.output().shape[-1] // isa.lanes)
-    most = MAX_COLUMNS if levels is None else widest(layer.input(0).shape[-1], isa.lanes)
+    kept = levels is not None or (not pairs and keeps_short(layer))
+    most = widest(layer.input(0).shape[-1], isa.lanes) if kept else MAX_COLUMNS
     return {0: _Size(rows, columns, isa.registers, isa.name == "avx512" and not pairs, most)}
 
 

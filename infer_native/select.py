@@ -57,8 +57,8 @@ def fast_product(layer: Layer, isa: Isa) -> Chosen | None:
         return None
     weights = b.root.data
     if weights is not None and len(b.shape) == 2:
-        matrix = weights.reshape(b.shape)
-        return lambda fast: weighted(fast, isa, matrix, None)
+        matrix, stored = weights.reshape(b.shape), b.stored
+        return lambda fast: weighted(fast, isa, matrix, None, stored)
     return lambda fast: batched(fast, isa)
 
 
@@ -76,7 +76,8 @@ def _fast_gemm(layer: Layer, isa: Isa) -> Chosen | None:
             return None
         start = np.broadcast_to(bias.root.data.reshape(-1), (outputs,))
         start = start * np.float32(attrs.get("beta", 1.0))
-    return lambda fast: weighted(fast, isa, matrix, start)
+    stored = layer.input(1).stored
+    return lambda fast: weighted(fast, isa, matrix, start, stored)
 
 
 def fast_recurrent(layer: Layer, isa: Isa) -> Chosen | None:

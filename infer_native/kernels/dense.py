@@ -19,18 +19,21 @@ from infer_native.kernels.gemm import (
     panels_of,
     product,
 )
+from infer_native.kernels.short_weights import Short, shorts_of
 from infer_native.kernels.spread import Spread, spreadable, widest
 
 if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.kernels.gemm import Panel
-    from infer_native.program import Array, Layer
+    from infer_native.program import Array, Layer, Stored
 
 PLAIN = Epilogue()
 MIN_WORK = 256  # multiply-adds; below it the generic kernel is as fast
 
 
-def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
+def weighted(
+    layer: Layer, isa: Isa, matrix: Array, bias: Array | None, stored: Stored | None = None
+) -> Code:
     """Rows of x0 times a constant matrix [inputs, outputs], plus a bias [outputs]."""
     inputs, outputs = matrix.shape
     rows = layer.input(0).size // inputs
@@ -38,11 +41,20 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
     levels = None if isa.bf16 else spreadable(by_output)
     if levels is not None and rows <= few_rows.MOST:
         return few_rows.few_rows(layer, isa, levels, bias)
-    most = MAX_COLUMNS if levels is None else widest(inputs, isa.lanes)
+    shorts = (
+        None
+        if isa.bf16 or levels is not None
+        else shorts_of(stored, matrix, turned=bool(layer.attrs.get("transB", 0)))
+    )
+    kept = levels is not None or shorts is not None
+    most = widest(inputs, isa.lanes) if kept else MAX_COLUMNS
     panels = panels_for(rows, outputs, isa, measured(layer), most, pairs=isa.bf16)
     start = pad_columns(bias, columns, isa.lanes)
     epilogue: Epilogue = layer.attrs.get("epilogue", PLAIN)
     helpers: dict[str, str] = {}
+    if shorts is not None:
+        tables = [start, *epilogue.tables(columns, isa.lanes)]
+        return _widened(Short(shorts, panels, isa), panels, rows, outputs, isa, epilogue, tables)
     if levels is None:
         tables = [pack(by_output, panels, isa.lanes, pairs=isa.bf16), start]
         tables += epilogue.tables(columns, isa.lanes)
@@ -59,6 +71,21 @@ def weighted(layer: Layer, isa: Isa, matrix: Array, bias: Array | None) -> Code:
     both = "\n".join(f"{fill}\n{call}" for fill, call in zip(fills, each, strict=True))
     body, scratch = spread.within(both, 0)
     return Code(body, tables, scratch, helpers)
+
+
+def _widened(
+    short: Short, panels: list[Panel], rows: int, outputs: int, isa: Isa, epilogue: Epilogue,
+    tables: list[Array],
+) -> Code:  # fmt: skip
+    """The same of weights that are kept in 8 or 4 bits; `tables` are those behind the weights."""
+    helpers: dict[str, str] = {}
+    each = calls(
+        panels, rows, short.depth, outputs, isa, helpers, "", "t1", "x0", "y0", epilogue=epilogue
+    )
+    fills = [short.call(panel, f"t{len(tables) + 1}", helpers) for panel in panels]
+    both = "\n".join(f"{fill}\n{call}" for fill, call in zip(fills, each, strict=True))
+    body, scratch = short.within(both)
+    return Code(body, [short.table, *tables, short.scale], scratch, helpers)
 
 
 def _rounded(
