@@ -25,6 +25,7 @@ from infer_native.kernels.spread import Spread, spreadable, widest
 if TYPE_CHECKING:
     from infer_native.isa import Isa
     from infer_native.kernels.gemm import Panel
+    from infer_native.kernels.spread import Kept
     from infer_native.program import Array, Layer, Stored
 
 PLAIN = Epilogue()
@@ -52,40 +53,36 @@ def weighted(
     start = pad_columns(bias, columns, isa.lanes)
     epilogue: Epilogue = layer.attrs.get("epilogue", PLAIN)
     helpers: dict[str, str] = {}
+    tables = [start, *epilogue.tables(columns, isa.lanes)]
+    if levels is not None:
+        scale = pad_columns(levels.scale, columns, isa.lanes)
+        spread = Spread(levels, panels, isa)
+        return _filled(spread, scale, panels, rows, outputs, isa, epilogue, tables)
     if shorts is not None:
-        tables = [start, *epilogue.tables(columns, isa.lanes)]
-        return _widened(Short(shorts, panels, isa), panels, rows, outputs, isa, epilogue, tables)
-    if levels is None:
-        tables = [pack(by_output, panels, isa.lanes, pairs=isa.bf16), start]
-        tables += epilogue.tables(columns, isa.lanes)
-        if isa.bf16:
-            return _rounded(panels, rows, inputs, outputs, isa, helpers, tables, epilogue)
-        each = calls(
-            panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0", epilogue=epilogue
-        )
-        return Code("\n".join(each), tables, 0, helpers)
-    spread = Spread(levels, panels, isa)
-    tables = [spread.table, start, pad_columns(levels.scale, columns, isa.lanes)]
-    each = calls(panels, rows, inputs, outputs, isa, helpers, "", "t1", "x0", "y0")
-    fills = [spread.call(panel, "t2", helpers) for panel in panels]
-    both = "\n".join(f"{fill}\n{call}" for fill, call in zip(fills, each, strict=True))
-    body, scratch = spread.within(both, 0)
-    return Code(body, tables, scratch, helpers)
+        short = Short(shorts, panels, isa)
+        return _filled(short, short.scale, panels, rows, outputs, isa, epilogue, tables)
+    tables = [pack(by_output, panels, isa.lanes, pairs=isa.bf16), *tables]
+    if isa.bf16:
+        return _rounded(panels, rows, inputs, outputs, isa, helpers, tables, epilogue)
+    each = calls(
+        panels, rows, inputs, outputs, isa, helpers, "t0", "t1", "x0", "y0", epilogue=epilogue
+    )
+    return Code("\n".join(each), tables, 0, helpers)
 
 
-def _widened(
-    short: Short, panels: list[Panel], rows: int, outputs: int, isa: Isa, epilogue: Epilogue,
-    tables: list[Array],
+def _filled(
+    kept: Kept, scale: Array, panels: list[Panel], rows: int, outputs: int, isa: Isa,
+    epilogue: Epilogue, tables: list[Array],
 ) -> Code:  # fmt: skip
-    """The same of weights that are kept in 8 or 4 bits; `tables` are those behind the weights."""
+    """The same of weights that are kept short; `tables` are those between them and their scale."""
     helpers: dict[str, str] = {}
     each = calls(
-        panels, rows, short.depth, outputs, isa, helpers, "", "t1", "x0", "y0", epilogue=epilogue
+        panels, rows, kept.depth, outputs, isa, helpers, "", "t1", "x0", "y0", epilogue=epilogue
     )
-    fills = [short.call(panel, f"t{len(tables) + 1}", helpers) for panel in panels]
+    fills = [kept.call(panel, f"t{len(tables) + 1}", helpers) for panel in panels]
     both = "\n".join(f"{fill}\n{call}" for fill, call in zip(fills, each, strict=True))
-    body, scratch = short.within(both)
-    return Code(body, [short.table, *tables, short.scale], scratch, helpers)
+    body, scratch = kept.within(both, 0)
+    return Code(body, [kept.table, *tables, scale], scratch, helpers)
 
 
 def _rounded(

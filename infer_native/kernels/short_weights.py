@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infer_native.kernels.gemm import pack
+from infer_native.kernels.spread import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from infer_native.program import Array, Layer, Stored
 
 LEAST = 32  # products of an output: below it scales outweigh what short numbers save
-ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -84,28 +84,23 @@ def _read(stored: Stored, *, turned: bool) -> tuple[Array, Array] | None:
     return (wide.astype(np.int8), scale.astype(np.float32)) if fits else None
 
 
-class Short:
-    """The panels of a layer."""
+class Short(Kept):
+    """Of weights with 8 or 4 bits."""
 
     def __init__(self, shorts: Shorts, panels: Sequence[Panel], isa: Isa) -> None:
-        self._isa, self._bits = isa, shorts.bits
-        self.depth, self._blocks = len(shorts.codes), len(shorts.scale)
-        parts = [self._packed(shorts.codes, p) for p in panels]
-        self._at = dict(
-            zip(panels, np.cumsum([0, *(p.size for p in parts)]).tolist(), strict=False)
-        )
-        self.table: Array = np.concatenate(parts)
+        self._bits, self._blocks = shorts.bits, len(shorts.scale)
+        parts = [self._packed(shorts.codes, p, isa.lanes) for p in panels]
+        super().__init__(parts, panels, len(shorts.codes), isa)
         columns = sum(p.tile.columns for p in panels) * isa.lanes
         self.scale = np.pad(shorts.scale, ((0, 0), (0, columns - shorts.scale.shape[1])))
-        self.floats = max(p.tile.columns for p in panels) * isa.lanes * self.depth
 
-    def _packed(self, codes: Array, panel: Panel) -> Array:
-        lanes, first = self._isa.lanes, panel.first * self._isa.lanes
+    def _packed(self, codes: Array, panel: Panel, lanes: int) -> Array:
+        first = panel.first * lanes
         chosen = codes.T[first : first + panel.tile.columns * lanes].astype(np.float32)
         flat = pack(chosen[:, None], [type(panel)(0, panel.tile)], lanes).astype(np.int8)
         if self._bits == 8:
             return flat
-        pairs = flat.reshape(self.depth // 2, 2, -1)
+        pairs = flat.reshape(len(codes) // 2, 2, -1)
         return ((pairs[:, 0] & 15) | (pairs[:, 1] << 4)).astype(np.int8).reshape(-1)
 
     def call(self, panel: Panel, scale: str, helpers: dict[str, str]) -> str:
@@ -117,10 +112,6 @@ class Short:
             f"{name}(t0 + {self._at[panel]}, {scale} + {panel.first * self._isa.lanes}, w, "
             f"{self._blocks}, {self.depth // self._blocks}, {self.scale.shape[1]});"
         )
-
-    def within(self, body: str) -> tuple[str, int]:
-        """C that has w in the scratch memory; its bytes."""
-        return f"float *w = (float *)s;\n{body}", 4 * self.floats
 
 
 def _function(name: str, columns: int, bits: int) -> str:

@@ -49,8 +49,38 @@ def widest(depth: int, lanes: int) -> int:
     return max(1, min(MAX_COLUMNS, ROOM // (4 * depth * lanes)))
 
 
-class Spread:
-    """The panels of a layer.
+class Kept:
+    """The panels of a layer, short in the blob, floats at w while one is used.
+
+    Args:
+        parts: what the blob has of each panel.
+        panels: how outputs are parted.
+        depth: floats of a lane.
+        isa: with vectors.
+
+    """
+
+    def __init__(
+        self, parts: Sequence[Array], panels: Sequence[Panel], depth: int, isa: Isa
+    ) -> None:
+        self._isa, self.depth = isa, depth
+        starts = np.cumsum([0, *(part.size for part in parts)]).tolist()
+        self._at = dict(zip(panels, starts, strict=False))
+        self.table: Array = np.concatenate(parts)
+        self.floats = max(p.tile.columns for p in panels) * isa.lanes * depth
+
+    def call(self, panel: Panel, scale: str, helpers: dict[str, str]) -> str:
+        """C that fills the floats at w with a panel of the table t0."""
+        raise NotImplementedError
+
+    def within(self, body: str, scratch: int) -> tuple[str, int]:
+        """C that has w, behind `scratch` bytes of its own; the bytes of both."""
+        start = -(-scratch // ALIGNMENT) * ALIGNMENT
+        return f"float *w = (float *)(s + {start});\n{body}", start + 4 * self.floats
+
+
+class Spread(Kept):
+    """Of weights with 1 or 2 bits.
 
     Args:
         levels: int8 [outputs, taps, inputs] and scales.
@@ -60,15 +90,12 @@ class Spread:
     """
 
     def __init__(self, levels: Levels, panels: Sequence[Panel], isa: Isa) -> None:
-        self._isa, self._ternary, self.scale = isa, levels.ternary, levels.scale
-        self._depth = levels.signs[0].size
-        bits = [self._bits(levels.signs, p) for p in panels]
-        self._at = dict(zip(panels, np.cumsum([0, *(b.size for b in bits)]).tolist(), strict=False))
-        self.table: Array = np.concatenate(bits)
-        self.floats = max(p.tile.columns for p in panels) * isa.lanes * self._depth
+        self._ternary, self.scale = levels.ternary, levels.scale
+        bits = [self._bits(levels.signs, p, isa.lanes) for p in panels]
+        super().__init__(bits, panels, levels.signs[0].size, isa)
 
-    def _bits(self, signs: Array, panel: Panel) -> Array:
-        lanes, first = self._isa.lanes, panel.first * self._isa.lanes
+    def _bits(self, signs: Array, panel: Panel, lanes: int) -> Array:
+        first = panel.first * lanes
         chosen = signs[first : first + panel.tile.columns * lanes]
         flat = pack(chosen, [type(panel)(0, panel.tile)], lanes)
         return planes(flat, ternary=self._ternary)
@@ -79,12 +106,7 @@ class Spread:
         name = f"nx_spread{columns}{'t' if self._ternary else ''}"
         helpers.setdefault(name, _function(name, columns, ternary=self._ternary))
         first = panel.first * self._isa.lanes
-        return f"{name}(t0 + {self._at[panel]}, {scale} + {first}, w, {self._depth});"
-
-    def within(self, body: str, scratch: int) -> tuple[str, int]:
-        """C that has w, behind `scratch` bytes of its own; the bytes of both."""
-        start = -(-scratch // ALIGNMENT) * ALIGNMENT
-        return f"float *w = (float *)(s + {start});\n{body}", start + 4 * self.floats
+        return f"{name}(t0 + {self._at[panel]}, {scale} + {first}, w, {self.depth});"
 
 
 @dataclass(frozen=True)

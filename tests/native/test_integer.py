@@ -17,26 +17,24 @@ from infer_native.slopes import slopes
 HERE = [name for name, isa in ISAS.items() if runs_here(isa)]
 
 
-@pytest.mark.parametrize("isa", HERE)
-def test_every_integer_layer_has_the_bits_of_onnx_runtime(native, isa: str) -> None:
-    model = integer_network()
+def has_the_bits_of_onnx_runtime(native, model: ir.Model, isa: str) -> None:
     x = np.random.default_rng(1).normal(0, 2, (2, 3, 19, 17)).astype(np.float32)
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
     got = native(model, {"x": x}, isa)
     for info, wanted in zip(session.get_outputs(), session.run(None, {"x": x}), strict=True):
         assert len(np.unique(wanted)) > 10
         assert np.array_equal(got[info.name], wanted), info.name
+
+
+@pytest.mark.parametrize("isa", HERE)
+def test_every_integer_layer_has_the_bits_of_onnx_runtime(native, isa: str) -> None:
+    has_the_bits_of_onnx_runtime(native, integer_network(), isa)
 
 
 @pytest.mark.parametrize("isa", HERE)
 def test_lines_behind_integer_layers_have_the_bits_of_onnx_runtime(native, isa: str) -> None:
     model = sloped_network()
-    x = np.random.default_rng(1).normal(0, 2, (2, 3, 19, 17)).astype(np.float32)
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
-    got = native(model, {"x": x}, isa)
-    for info, wanted in zip(session.get_outputs(), session.run(None, {"x": x}), strict=True):
-        assert len(np.unique(wanted)) > 10
-        assert np.array_equal(got[info.name], wanted), info.name
+    has_the_bits_of_onnx_runtime(native, model, isa)
     operators = emit_model(model, isa=isa).operators
     assert not {"_Map", "PRelu"} & set(operators)
     assert operators.count("DequantizeLinear") == 3  # of the outputs
