@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from infer_runtime.errors import MismatchError
 from infer_tool.attribution import rank_layers
 from infer_tool.compress import finish, start
 from infer_tool.ledger import set_facts, stage
-from infer_tool.training import raise_stopped, torch_threads
+from infer_tool.training import part_options, raise_stopped, torch_threads
 from passes.facts import facts
 from quant.binarize.config import BinarizeConfig
 
@@ -78,11 +78,8 @@ def _part(config: Binarize, number: int, epochs: int) -> TrainConfig:
     """The options of a part of training; the second takes smaller steps."""
     if epochs == config.epochs:
         return config
-    path = config.checkpoint
-    if path is not None:
-        path = path.with_name(f"{path.name}.{number}")
     rate = config.learning_rate * (LAST_RATE if number > 1 else 1)
-    return replace(config, epochs=epochs, checkpoint=path, learning_rate=rate)
+    return part_options(config, number, epochs, rate)
 
 
 def _last(begun: Start, config: Binarize) -> int:

@@ -97,9 +97,11 @@ class Simulation:
             seen = moments_of(Session(source), feeds, axes)
         self.layers = [w.write(seen.get(w.input.name or "")) for w in writers]
         RemoveUnused().apply(model)
-        self.module = Trainable(model, held=[SHARE])
+        self.module: Trainable
         if batch_norm:
             self.module = Normalized(model, feeds, held=[SHARE])
+        else:
+            self.module = Trainable(model, held=[SHARE])
 
     def fold(self) -> None:
         """From here on without normalisation: its numbers are in those that a file keeps."""
