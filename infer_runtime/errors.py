@@ -58,15 +58,11 @@ class LimitError(InferError):
     exit_code = 5
 
 
-class TimeLimitError(LimitError):
-    """The time budget of a command is spent."""
-
-
-class TimeIsUp(BaseException):
-    """The alarm of a time limit, raised wherever the program is.
+class LimitIsUp(BaseException):
+    """The alarm of a limit of time or memory, raised wherever the program is.
 
     No Exception: libraries that turn those into errors of their own, or carry on, let it pass.
-    Whoever set the limit makes a TimeLimitError of it. Whoever catches it to end in another way
+    Whoever set the limit makes a LimitError of it. Whoever catches it to end in another way
     says so by `heard`: else the alarm rings again, as one that was lost in a callback must.
     """
 

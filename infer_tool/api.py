@@ -108,11 +108,12 @@ def doctor(**options: Any) -> Report:
 
 def run_command(name: str, config: Talk) -> Report:
     """Run the command `name`; progress and log go to stderr unless `config.quiet`."""
-    from infer_tool.limits import time_limit
+    from infer_tool.limits import memory_limit, time_limit
     from infer_tool.ui import Terminal
 
     module = import_module(f"infer_tool.commands.{name}")
-    with Terminal(quiet=config.quiet) as ui, time_limit(config.time_budget):
+    limits = time_limit(config.time_budget), memory_limit(config.max_memory)
+    with Terminal(quiet=config.quiet) as ui, limits[0], limits[1]:
         if config.show_config:
             from infer_tool.options import effective_config
 

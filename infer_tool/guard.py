@@ -97,6 +97,11 @@ def crash(arguments: Sequence[str], number: int) -> InferError:
         if flag in ("-o", "--output"):
             remove_leftovers(Path(value))
     name = signal.Signals(number).name
+    if number == signal.SIGKILL and "--max-memory" in words:
+        return LimitError(
+            "the process was killed: the memory limit was passed within a single step; no file "
+            "was written"
+        )
     if number == signal.SIGKILL:
         return LimitError(
             f"the process was killed ({name}), as systems do that run out of memory; "

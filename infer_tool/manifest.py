@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 # How a command answers is not what it makes.
-TALK = ("report", "json", "quiet", "time_budget", "show_config", "force")
+TALK = ("report", "json", "quiet", "time_budget", "max_memory", "show_config", "force")
 INPUTS = (
     "source", "model", "data", "calib", "eval", "state_dict", "recipe", "student",
     "augment", "metric",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer_runtime import Session
-from infer_runtime.errors import InferError, InterruptError, TimeLimitError, UsageError
+from infer_runtime.errors import InferError, InterruptError, LimitError, UsageError
 from infer_tool.data import load_function, open_dataset
 from infer_tool.evaluate import feed_batch, full_batches
 from infer_tool.ledger import stage
@@ -295,7 +295,7 @@ def raise_stopped(report: Report, config: Compress | Quantize, training: Trainin
     """The status of a training that ended early: its best so far is written, and not a success.
 
     Raises:
-        TimeLimitError: the time budget was spent.
+        LimitError: a limit of time or memory was reached.
         InterruptError: Ctrl-C.
 
     """
@@ -303,11 +303,11 @@ def raise_stopped(report: Report, config: Compress | Quantize, training: Trainin
         return
     reached = f"best so far ({training.metric} {training.best:.4f}, epoch {training.best_epoch})"
     what = f"the {reached} is written to {config.output}"
-    error: TimeLimitError | InterruptError
+    error: LimitError | InterruptError
     if isinstance(training.stopped, KeyboardInterrupt):
         error = InterruptError(f"interrupted; {what}")
     else:
-        error = TimeLimitError(f"the time budget of {config.time_budget} is spent; {what}")
+        error = LimitError(f"{training.stopped}; {what}")
     report.passed = False
     error.evidence = report
     raise error

@@ -39,7 +39,7 @@ def run(config: Binarize, ui: Terminal) -> Report:
         ModelError: the model cannot be read, or an operator has no gradient.
         MismatchError: the loss is not finite, or an engine computes another thing.
         GateError: a limit was missed.
-        LimitError: the time budget is spent; the best so far is written.
+        LimitError: a limit of time or memory is reached; the best so far is written.
 
     """
     with torch_threads(config.train_threads):

@@ -32,7 +32,7 @@ def run(config: Cluster, ui: Terminal) -> Report:
         ModelError: the model cannot be read, or an operator has no gradient.
         MismatchError: the loss is not finite, or an engine computes another thing.
         GateError: a limit was missed.
-        LimitError: the time budget is spent; the best so far is written.
+        LimitError: a limit of time or memory is reached; the best so far is written.
 
     """
     begun = start("cluster", config, ui)

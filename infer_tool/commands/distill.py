@@ -44,7 +44,7 @@ def run(config: Distill, ui: Terminal) -> Report:
         ModelError: a model cannot be read, or an operator has no gradient.
         MismatchError: the loss is not finite, or an engine computes another thing.
         GateError: a limit was missed.
-        LimitError: the time budget is spent; the best so far is written.
+        LimitError: a limit of time or memory is reached; the best so far is written.
 
     """
     _check_student(config)

@@ -43,7 +43,7 @@ def run(config: Prune, ui: Terminal) -> Report:
         ModelError: the model cannot be read, an operator has no gradient, nothing can be pruned.
         MismatchError: the loss is not finite, or an engine computes another thing.
         GateError: a limit was missed.
-        LimitError: the time budget is spent; the best so far is written.
+        LimitError: a limit of time or memory is reached; the best so far is written.
 
     """
     option = _budget_option(config)

@@ -79,7 +79,7 @@ def run(config: Quantize, ui: Terminal) -> Report:
         ModelError: the model cannot be read.
         MismatchError: engines disagree about the result, or it has NaN where the source has none.
         GateError: a limit was missed.
-        LimitError: the time budget is spent; with --train the best so far is written.
+        LimitError: a limit of time or memory is reached; with --train the best so far is written.
 
     """
     check_output(config.output, config.force)

@@ -38,6 +38,14 @@ class Talk:
             "metavar": "TIME",
         },
     )
+    max_memory: str | None = field(
+        default=None,
+        metadata={
+            "help": "Stop when this process and its children hold more, e.g. 4GB, as when the time "
+            "is up (Linux).",
+            "metavar": "SIZE",
+        },
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from infer_runtime.errors import GateError, LimitError, TimeIsUp, UsageError
+from infer_runtime.errors import GateError, LimitError, LimitIsUp, UsageError
 from infer_tool.gates import parse_limits
 from infer_tool.ledger import set_facts, stage
 from infer_tool.limits import lift_time_limit
@@ -74,7 +74,7 @@ def search(
     Raises:
         UsageError: the data or an option is wrong.
         GateError: no decision keeps all limits.
-        LimitError: the time budget ended before one was found that does.
+        LimitError: a limit of time or memory came before one was found that does.
 
     """
     limits = search_limits(config)
@@ -105,11 +105,11 @@ def search(
 
 
 def _run(plan: Plan, report: Report) -> Point | None:
-    """When time runs out, the best so far."""
+    """When time or memory runs out, the best so far."""
     try:
         return plan.run()
-    except (LimitError, TimeIsUp) as error:
-        if isinstance(error, TimeIsUp):
+    except (LimitError, LimitIsUp) as error:
+        if isinstance(error, LimitIsUp):
             error.heard = True
         best = best_of(plan.points, plan.limits)
         if best is None:
@@ -119,7 +119,7 @@ def _run(plan: Plan, report: Report) -> Point | None:
                 closest = f"; of {len(plan.points)} measured {text}"
             raise LimitError(f"{error}; nothing within the limits was found yet{closest}") from None
         report.warnings.append(
-            f"the time budget ended the search after {len(plan.points)} measured models; "
+            f"{error}: the search ended after {len(plan.points)} measured models; "
             "this is the best of them"
         )
         return best

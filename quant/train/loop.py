@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from infer_runtime.errors import MismatchError, TimeIsUp
+from infer_runtime.errors import LimitIsUp, MismatchError
 from quant.train.extra import import_torch
 from quant.train.state import State, identity, load_state, save_state
 
@@ -114,7 +114,7 @@ class Trainer:
     def run(self) -> Training:
         """Train; the module then holds the best values.
 
-        TimeIsUp or KeyboardInterrupt ends the loop and is in the result, not raised.
+        LimitIsUp or KeyboardInterrupt ends the loop and is in the result, not raised.
 
         Raises:
             MismatchError: the loss is not finite; the module holds the last good values.
@@ -134,8 +134,8 @@ class Trainer:
                 self._epoch(number, state, found)
                 if 0 < self.config.patience <= state.stale:
                     break
-        except (TimeIsUp, KeyboardInterrupt) as error:
-            if isinstance(error, TimeIsUp):
+        except (LimitIsUp, KeyboardInterrupt) as error:
+            if isinstance(error, LimitIsUp):
                 error.heard = True
             found = found or Training(metric, state.best_metric, state.best_metric, 0)
             found.stopped = error

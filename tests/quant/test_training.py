@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from infer_runtime.errors import MismatchError, TimeIsUp, UnsupportedOpError, UsageError
+from infer_runtime.errors import LimitIsUp, MismatchError, UnsupportedOpError, UsageError
 from quant.train.config import TrainConfig
 from quant.train.loop import Hooks, Trainer, learning_rate
 from quant.train.module import Trainable
@@ -132,7 +132,7 @@ def test_a_checkpoint_of_another_training(model, tmp_path) -> None:
         trainer(model, replace(CONFIG, checkpoint=path)).run()
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), TimeIsUp("spent")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), LimitIsUp("spent")])
 def test_the_best_so_far_when_it_is_stopped(model, error) -> None:
     kept: dict[str, Any] = {}
 

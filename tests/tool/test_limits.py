@@ -1,7 +1,11 @@
-"""A time limit ends work whatever that does with errors."""
+"""A limit of time or memory ends work whatever that does with errors."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -9,11 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infer_runtime.errors import GateError, TimeIsUp, TimeLimitError
-from infer_tool.limits import time_limit
+from infer_runtime.errors import GateError, LimitError, LimitIsUp, UsageError
+from infer_tool.held_memory import held_bytes
+from infer_tool.limits import memory_limit, time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+MEGABYTE = 10**6
+linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 
 
 def _busy() -> None:
@@ -32,12 +40,12 @@ def _import() -> None:
     """As native code does that ends in an error of its own."""
     try:
         _busy()
-    except TimeIsUp as error:
+    except LimitIsUp as error:
         raise ImportError("initialization failed") from error
 
 
 def _gate() -> None:
-    with suppress(TimeIsUp):
+    with suppress(LimitIsUp):
         _busy()
     raise GateError("missed")
 
@@ -64,7 +72,7 @@ def test_an_alarm_that_was_lost_rings_again(monkeypatch: pytest.MonkeyPatch) -> 
                 pass
             left.append("clean")
 
-    with pytest.raises(TimeLimitError), time_limit("10ms"):
+    with pytest.raises(LimitError), time_limit("10ms"):
         work()
     assert left == ["clean"]
 
@@ -74,7 +82,7 @@ def test_one_who_ends_in_another_way_is_left_alone(monkeypatch: pytest.MonkeyPat
     with time_limit("10ms"):
         try:
             _busy()
-        except TimeIsUp as error:
+        except LimitIsUp as error:
             error.heard = True
         time.sleep(0.2)
 
@@ -86,9 +94,9 @@ def _broken() -> None:
 @pytest.mark.parametrize(
     ("work", "wanted"),
     [
-        (_busy, TimeLimitError),
-        (_deaf, TimeLimitError),
-        (_import, TimeLimitError),
+        (_busy, LimitError),
+        (_deaf, LimitError),
+        (_import, LimitError),
         (_gate, GateError),
         (_broken, ZeroDivisionError),
     ],
@@ -104,6 +112,85 @@ def test_after_an_engine_with_a_signal_stack_of_its_own() -> None:
 
     model = Path(__file__).parents[2] / "sample_models" / "digits_mlp.onnx"
     engine = open_engine("openvino", model)
-    with pytest.raises(TimeLimitError), time_limit("10ms"):
+    with pytest.raises(LimitError), time_limit("10ms"):
         _busy()
     assert engine.inputs
+
+
+def _more(megabytes: int) -> str:
+    """A limit so far above what is held now."""
+    held = held_bytes(os.getpid())
+    assert held is not None
+    return f"{held // MEGABYTE + megabytes}MB"
+
+
+def _grow() -> None:
+    """A megabyte each few milliseconds, without an end of its own for 20 seconds."""
+    end, kept = time.monotonic() + 20, []
+    while time.monotonic() < end:
+        kept.append(b"x" * MEGABYTE)
+        time.sleep(0.002)
+
+
+def _grow_elsewhere() -> None:
+    grow = f"x = b'x' * {200 * MEGABYTE}; import time; time.sleep(20)"
+    with subprocess.Popen([sys.executable, "-c", grow]) as child:
+        try:
+            child.wait()
+        finally:
+            child.kill()
+
+
+@linux
+@pytest.mark.parametrize("work", [_grow, _grow_elsewhere])
+def test_a_memory_limit_ends_what_holds_more(work: Callable[[], None]) -> None:
+    start = time.monotonic()
+    with pytest.raises(LimitError, match="the memory limit of"), memory_limit(_more(100)):
+        work()
+    assert time.monotonic() - start < 15
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+@linux
+def test_a_memory_limit_leaves_alone_what_holds_less() -> None:
+    with memory_limit(_more(500)):
+        kept = b"x" * 50 * MEGABYTE
+        time.sleep(0.3)
+    assert len(kept) == 50 * MEGABYTE
+
+
+@linux
+def test_one_who_hears_the_memory_limit_goes_on() -> None:
+    with memory_limit(_more(100)):
+        try:
+            _grow()
+        except LimitIsUp as error:
+            error.heard = True
+        time.sleep(0.3)
+
+
+@linux
+def test_a_time_limit_inside_a_memory_limit_keeps_its_name() -> None:
+    late = pytest.raises(LimitError, match="time budget")
+    with late, memory_limit(_more(500)), time_limit("10ms"):
+        _busy()
+    large = pytest.raises(LimitError, match="memory limit")
+    with large, time_limit("60s"), memory_limit(_more(50)):
+        _grow()
+
+
+@linux
+def test_a_limit_that_is_passed_already_is_refused() -> None:
+    with pytest.raises(UsageError, match="this process alone holds"), memory_limit("1kB"):
+        pass
+
+
+@linux
+def test_one_step_that_takes_everything_is_killed() -> None:
+    code = (
+        "import numpy as np; from infer_tool.limits import memory_limit\n"
+        f"with memory_limit('{200}MB'):\n"
+        "    np.sort(np.random.default_rng(0).random(200_000_000))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
+    assert ended.returncode == -signal.SIGKILL
