@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import UsageError
 from infer_tool.ledger import set_facts, stage
-from infer_tool.training import part_options
 from infer_tool.units import parse_part
 from passes.facts import facts
 from quant.domain import inline_functions
@@ -111,7 +110,10 @@ def round_options(config: Prune, number: int, rounds: int) -> TrainConfig:
         return config
     early = config.epochs // 2 // (rounds - 1)
     epochs = early if number < rounds else config.epochs - early * (rounds - 1)
-    return part_options(config, number, epochs, config.learning_rate)
+    path = config.checkpoint
+    if path is not None:
+        path = path.with_name(f"{path.name}.{number}")
+    return replace(config, epochs=epochs, checkpoint=path)
 
 
 def _sparsify(

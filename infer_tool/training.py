@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -259,14 +259,6 @@ class Lesson:
             training = trainer.run()
             line.options = _options(config, training)
         return training
-
-
-def part_options(config: Compress, number: int, epochs: int, learning_rate: float) -> TrainConfig:
-    """The options of one of several trainings in a row: each has a checkpoint of its own."""
-    path = config.checkpoint
-    if path is not None:
-        path = path.with_name(f"{path.name}.{number}")
-    return replace(config, epochs=epochs, checkpoint=path, learning_rate=learning_rate)
 
 
 def _epoch_line(epoch: Epoch, config: TrainConfig, task: Task) -> str:

@@ -68,7 +68,7 @@ class Simulation:
         config: which layers, and what of them.
         feeds: samples that tell where the activations lie.
         steps: of training, until the layers are binary.
-        batch_norm: train convolutions behind normalisation, until `fold`.
+        batch_norm: train convolutions behind normalisation, until `finish`.
 
     Raises:
         UsageError: nothing can become binary.
@@ -103,10 +103,6 @@ class Simulation:
         else:
             self.module = Trainable(model, held=[SHARE])
 
-    def fold(self) -> None:
-        """From here on without normalisation: its numbers are in those that a file keeps."""
-        self.module = Trainable(self.module.written(), held=[SHARE])
-
     def project(self) -> None:
         """After each step: the layers become a little more binary."""
         share = self.module.parameters[SHARE]
@@ -114,8 +110,10 @@ class Simulation:
         share.fill_(grown if grown < 1 - 0.5 / self.steps else 1)  # sums of steps are inexact
 
     def finish(self) -> None:
-        """All layers are binary, however far training came."""
+        """All layers are binary, however far training came, and without normalisation."""
         self.module.parameters[SHARE].fill_(1)
+        if isinstance(self.module, Normalized):
+            self.module = Trainable(self.module.written(), held=[SHARE])
 
     def levels(self, layer: Layer) -> Array:
         """-1, 0 and 1 of a weight [M, ...], by what trained it."""

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     Feeds = Sequence[Mapping[str, Array]]
 
 EPSILON = 1e-5  # of the mean variance of a layer: activations have any unit
-MOMENTUM = 0.1  # of a batch in the statistics that stay
+MOMENTUM = 0.02  # of a batch in the statistics that stay: signs follow the smallest shift
 LEAST_BATCH = 8  # samples whose statistics say something about others
 
 
