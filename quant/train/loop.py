@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infer_runtime.errors import LimitIsUp, MismatchError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     Teacher = Callable[[Mapping[str, Array]], Sequence[Any]]
 
 MOMENTUM = 0.9
+SETTLING = 20  # batches of an epoch, for what follows from the parameters
 UNKNOWN_MAGNITUDE = 0.01  # of a parameter that is all zeros
 
 
@@ -155,6 +157,7 @@ class Trainer:
                     "--learning-rate; no file was written"
                 )
             self.hooks.step(1)
+        self.module.settle(feeds for feeds, _ in islice(self.data.epoch(number), SETTLING))
         metric = self._metric()
         arrays = self._arrays()
         if number <= self.hooks.settled:

@@ -11,7 +11,7 @@ from quant.train.extra import import_torch
 from quant.train.roles import TRAINED, parameters_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
 
@@ -65,6 +65,9 @@ class Trainable:
         """
         given = {name: self.tensor(value) for name, value in feeds.items()}
         return self.session.run(given, outputs, parameters=self.parameters)
+
+    def settle(self, batches: Iterable[Mapping[str, Array]]) -> None:
+        """Adapt what follows from the parameters and these feeds, before the module is judged."""
 
     def values(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs as arrays, without gradients."""

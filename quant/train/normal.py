@@ -40,13 +40,12 @@ from quant.train.moments import moments_of
 from quant.train.roles import NORMALIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     Array = np.ndarray[Any, Any]
     Feeds = Sequence[Mapping[str, Array]]
 
 EPSILON = 1e-5  # of the mean variance of a layer: activations have any unit
-MOMENTUM = 0.02  # of a batch in the statistics that stay: signs follow the smallest shift
 LEAST_BATCH = 8  # samples whose statistics say something about others
 
 
@@ -62,11 +61,11 @@ def normalize(
 def normalize_torch(
     x: Any, scale: Any, shift: Any, mean: Any, variance: Any, *, epsilon: float
 ) -> Any:
-    """The same on tensors; where gradients are recorded, by the batch, which moves what stays."""
+    """The same on tensors; where gradients are recorded, by the batch, whose statistics stay."""
     torch = import_torch()
     learning = torch.is_grad_enabled()
     return torch.nn.functional.batch_norm(
-        x, mean, variance, scale, shift, training=learning, momentum=MOMENTUM, eps=epsilon
+        x, mean, variance, scale, shift, training=learning, momentum=1.0, eps=epsilon
     )
 
 
@@ -88,13 +87,30 @@ class Normalized(Trainable):
         axes = {n.outputs[0].name or "": 1 for n in nodes}
         seen = moments_of(Session(model), feeds, axes)
         self.biases: dict[str, str] = {}  # by the name of what a convolution computes
-        statistics: list[str] = []
+        self.statistics: list[str] = []
         for node in nodes:
             bias, name = _stored(argument(node, 2)), node.outputs[0].name or ""
             self.biases[name] = f"{name}_bias" if bias is None else bias.name or ""
-            statistics += _normalise(node, *seen[name])
+            self.statistics += _normalise(node, *seen[name])
         _forget_unused(learner)
-        super().__init__(learner, held=[*held, *statistics])
+        super().__init__(learner, held=[*held, *self.statistics])
+
+    def settle(self, batches: Iterable[Mapping[str, Array]]) -> None:
+        """The statistics that stay become the means over batches, of the parameters of now.
+
+        Means while the parameters move lag behind them, or are of few samples; a sign of one bit
+        follows the smallest shift (Wu and Johnson 2021, "Rethinking 'batch' in BatchNorm",
+        section 3).
+        """
+        torch = import_torch()
+        kept = [self.parameters[name] for name in self.statistics]
+        seen = []
+        for feeds in batches:
+            with torch.enable_grad():  # as while it learns
+                self.run(feeds)
+            seen.append([value.clone() for value in kept])
+        for value, each in zip(kept, zip(*seen, strict=True), strict=True):
+            value.copy_(torch.stack(each).mean(0))
 
     def written(self) -> ir.Model:
         """The model with what was learnt; the normalisation is in weights and biases."""

@@ -10,7 +10,7 @@ import pytest
 
 from quant.train.fake import TRAIN_DOMAIN
 from quant.train.module import Trainable
-from quant.train.normal import MOMENTUM, Normalized
+from quant.train.normal import Normalized
 
 torch = pytest.importorskip("torch")
 
@@ -65,8 +65,27 @@ def test_while_it_learns_the_batch_is_the_measure(model, feeds) -> None:
     wanted = unit * before["a_scale"].reshape(-1, 1, 1) + before["a_shift"].reshape(-1, 1, 1)
     assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
     bias = model.graph.initializers["b1"].const_value.numpy()
-    moved = (1 - MOMENTUM) * before["a_mean"] + MOMENTUM * (mean - bias)
-    np.testing.assert_allclose(module.parameters["a_mean"].numpy(), moved, rtol=1e-4, atol=1e-4)
+    seen = module.parameters["a_mean"].numpy()
+    np.testing.assert_allclose(seen, mean - bias, rtol=1e-4, atol=1e-4)
+
+
+def test_what_stays_is_the_mean_over_batches(model, feeds) -> None:
+    """By hand: convolutions of the first layer, in double precision."""
+    module = Normalized(model, feeds[:1])
+    module.run(feeds[0])["y"].square().mean().backward()
+    with torch.no_grad():
+        for name in module.known:
+            module.parameters[name] -= 1e-3 * module.parameters[name].grad
+    gradients = {n: module.parameters[n].grad.clone() for n in module.known}
+    module.settle(feeds)
+    weight = module.parameters["w1"].detach().numpy().astype(np.float64)
+    batches = [torch.tensor(f["x"].astype(np.float64)) for f in feeds]
+    seen = [torch.nn.functional.conv2d(x, torch.tensor(weight), padding=1) for x in batches]
+    means = np.mean([y.mean((0, 2, 3)).numpy() for y in seen], 0)
+    variances = np.mean([y.var((0, 2, 3)).numpy() for y in seen], 0)
+    np.testing.assert_allclose(module.parameters["a_mean"].numpy(), means, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(module.parameters["a_variance"].numpy(), variances, rtol=1e-4)
+    assert all(bool((module.parameters[n].grad == g).all()) for n, g in gradients.items())
 
 
 def test_what_was_learnt_is_in_weights_and_biases(model, feeds, run_ort) -> None:
@@ -77,6 +96,7 @@ def test_what_was_learnt_is_in_weights_and_biases(model, feeds, run_ort) -> None
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    module.settle(feeds)
     wanted, start = module.values(feeds[0]), Trainable(model).values(feeds[0])
     assert np.abs(wanted["y"] - start["y"]).max() > 0.01 * spread(start)
     got = dict(zip(("a", "y"), run_ort(module.written(), feeds[0]), strict=True))
