@@ -64,8 +64,12 @@ METHODS = {
     "macs25": Method(
         "prune", {"target_macs": "25%", "rounds": 2, "epochs": 80, "label_weight": LABELS}, 6.0
     ),
-    "w1a32": Method("binarize", {"epochs": 40, "label_weight": LABELS}, 4.0),
-    "w1a1": Method("binarize", {"activations": "binary", "epochs": 45, "rise": 0.3}, 15.0),
+    "w1a32": Method("binarize", {"epochs": 40, "rise": 0.3, "label_weight": LABELS}, 4.0),
+    "w1a1": Method(
+        "binarize",
+        {"activations": "binary", "epochs": 45, "rise": 0.3, "label_weight": LABELS},
+        15.0,
+    ),
     "w1a1-digits": Method("binarize", {"activations": "binary"}, 1.5, digits=True),
     "sparse80": Method(
         "prune",
