@@ -261,6 +261,13 @@ def test_time_budget(cli, tmp_path, tiny, tiny_data) -> None:
     assert cli("quantize", tiny, *arguments, "--time-budget", "10min").status == 0
 
 
+def test_max_memory(cli, tiny) -> None:
+    _one_line(cli("inspect", tiny, "--max-memory", "lots"), 2, "'lots'", "5MB")
+    if sys.platform == "linux":
+        _one_line(cli("inspect", tiny, "--max-memory", "1kB"), 2, "this process alone holds")
+        assert cli("inspect", tiny, "--max-memory", "64GB").status == 0
+
+
 def test_terminated_leaves_nothing(tmp_path, tiny) -> None:
     """SIGTERM in the middle of the work: no output, no temporary file."""
     code = (

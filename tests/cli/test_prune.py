@@ -16,6 +16,7 @@ import pytest
 
 from infer_tool.engines import open_engine
 from infer_tool.files import sha256
+from infer_tool.held_memory import held_bytes
 
 pytest.importorskip("torch")
 
@@ -111,6 +112,24 @@ def test_the_budget_of_time_keeps_the_best(cli, samples, tmp_path) -> None:
     assert "best so far (top1" in result.err
     assert f"is written to {out}" in result.err
     assert not json.loads(result.out)["passed"]
+    assert open_engine("onnxruntime", out).outputs
+
+
+@pytest.mark.skipif(held_bytes(os.getpid()) is None, reason="needs Linux")
+def test_the_limit_of_memory_keeps_the_best(cli, samples, tmp_path) -> None:
+    hook = tmp_path / "growing.py"
+    hook.write_text(
+        "import time\nimport numpy as np\n\ncalls, kept = [], []\n\n"
+        "def grow(feeds, generator):\n    calls.append(1)\n"
+        "    while len(calls) >= 20 and len(kept) < 15:\n"
+        "        kept.append(np.ones(12_500_000))\n        time.sleep(0.2)\n"
+        "    return feeds\n"
+    )
+    out = tmp_path / "small.onnx"
+    limit = f"{(held_bytes(os.getpid()) or 0) // 10**6 + 500}MB"
+    result = cli(*command(samples, out, "--max-memory", limit, "--augment", f"{hook}:grow"))
+    assert result.status == 5
+    assert f"the memory limit of {limit} is reached; the best so far (top1" in result.err
     assert open_engine("onnxruntime", out).outputs
 
 
