@@ -35,15 +35,16 @@ class _Alarm:
     def __init__(self, message: str) -> None:
         self.message = message
         self.rung: list[LimitIsUp] = []
+        self.over = False
 
     @property
-    def heard(self) -> bool:
-        """Did somebody catch it, to end in another way?"""
-        return bool(self.rung) and self.rung[-1].heard
+    def silent(self) -> bool:
+        """Is nobody left to answer, or did somebody catch it, to end in another way?"""
+        return self.over or (bool(self.rung) and self.rung[-1].heard)
 
     def ring(self) -> None:
         """Raise, unless what is handled is this alarm."""
-        if not self.heard and not any(error in self.rung for error in _handled()):
+        if not self.silent and not any(error in self.rung for error in _handled()):
             self.rung.append(LimitIsUp(self.message))
             raise self.rung[-1]
 
@@ -52,6 +53,7 @@ class _Alarm:
         """LimitError of the alarm, and of what else is made of it."""
         try:
             yield
+            self.over = True  # here: one that rings just before it is caught
         except LimitIsUp as error:
             if error not in self.rung:
                 raise
@@ -62,6 +64,8 @@ class _Alarm:
             if self.rung:  # native code makes other errors of it, such as of an import
                 raise LimitError(f"{self.message}; no file was written") from error
             raise
+        finally:
+            self.over = True
 
 
 @contextmanager
@@ -80,7 +84,7 @@ def time_limit(budget: str | None) -> Iterator[None]:
     alarm = _Alarm(f"the time budget of {budget} is spent")
 
     def stop(*_: Any) -> None:
-        if not alarm.heard:
+        if not alarm.silent:
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
             alarm.ring()
 
@@ -130,7 +134,7 @@ def memory_limit(most: str | None) -> Iterator[None]:
 def _watch(limit: int, alarm: _Alarm, done: threading.Event) -> None:
     """Ring while too much is held and nobody hears; end what does not stop."""
     wait = 0.0
-    while not done.wait(wait) and not alarm.heard:
+    while not done.wait(wait) and not alarm.silent:
         start = time.monotonic()
         everyone = [os.getpid(), *descendants(os.getpid())]
         held = sum(held_bytes(process) or 0 for process in everyone)
