@@ -73,7 +73,13 @@ METHODS = {
     "w1a1-digits": Method("binarize", {"activations": "binary"}, 1.5, digits=True),
     "sparse80": Method(
         "prune",
-        {"sparsity": "80%", "rounds": 4, "epochs": 30, "learning_rate": 0.01},
+        {
+            "sparsity": "80%",
+            "rounds": 4,
+            "epochs": 30,
+            "learning_rate": 0.01,
+            "label_weight": LABELS,
+        },
         1.5,
         size=0.35,
     ),
@@ -81,10 +87,10 @@ METHODS = {
     "svd60": Method("factorize", {"target_params": "60%", "epochs": 10}, 1.5),
     "distill50": Method(
         "distill",
-        {"shrink": 0.5, "epochs": 30, "match": "auto"},
+        {"shrink": 0.5, "epochs": 30, "label_weight": LABELS},
         100.0,
         gain=1.5,
-        instead={"match": "none", "label_weight": 1.0},
+        instead={"label_weight": 1.0},
     ),
 }
 
