@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import time
-from pathlib import Path
+
+from infer_tool.held_memory import family, held_bytes
 
 
 def peak_of(command: list[str]) -> tuple[int, int, float]:
-    """Run it: the peak of anonymous bytes, the exit status and the seconds."""
+    """Run it: the peak of bytes that no file backs, the exit status and the seconds.
+
+    Of all its processes: the command itself runs in a child, so that it can tell how it ended.
+    """
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     peak = 0
     while child.poll() is None:
-        peak = max(peak, anonymous_memory(child.pid))
+        peak = max(peak, sum(held_bytes(process) or 0 for process in family(child.pid)))
         time.sleep(0.02)
     return peak, child.returncode, time.perf_counter() - start
-
-
-def anonymous_memory(process: int) -> int:
-    """Bytes of a process and of those that it started which no file backs.
-
-    The command itself runs in a child, so that it can tell how it ended.
-    """
-    folder = Path(f"/proc/{process}")
-    try:
-        lines = (folder / "status").read_text().splitlines()
-        children = (folder / "task" / str(process) / "children").read_text().split()
-    except OSError:
-        return 0  # it has just ended
-    own = sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-    return own + sum(anonymous_memory(int(child)) for child in children)

@@ -112,8 +112,11 @@ def run_command(name: str, config: Talk) -> Report:
     from infer_tool.ui import Terminal
 
     module = import_module(f"infer_tool.commands.{name}")
-    limits = time_limit(config.time_budget), memory_limit(config.max_memory)
-    with Terminal(quiet=config.quiet) as ui, limits[0], limits[1]:
+    with (
+        Terminal(quiet=config.quiet) as ui,
+        time_limit(config.time_budget),
+        memory_limit(config.max_memory),
+    ):
         if config.show_config:
             from infer_tool.options import effective_config
 

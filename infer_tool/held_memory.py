@@ -12,15 +12,20 @@ COUNTED = ("RssAnon", "RssShmem")  # pages of files are given back when others n
 def held_bytes(process: int) -> int | None:
     """Bytes that cannot be given back; None where it has ended, or the system does not tell."""
     try:
-        lines = (PROCESSES / str(process) / "status").read_text(encoding="utf-8").splitlines()
+        return status_bytes(process, *COUNTED)
     except OSError:
         return None
+
+
+def status_bytes(process: int, *names: str) -> int:
+    """The sum of these fields of a process; OSError where it has ended."""
+    lines = (PROCESSES / str(process) / "status").read_text(encoding="utf-8").splitlines()
     fields = dict(line.partition(":")[::2] for line in lines)
-    return 1024 * sum(int(fields[name].split()[0]) for name in COUNTED if name in fields)
+    return 1024 * sum(int(fields[name].split()[0]) for name in names if name in fields)
 
 
-def descendants(process: int) -> list[int]:
-    """The children of a process and theirs, parents first."""
+def family(process: int) -> list[int]:
+    """A process, its children and theirs, parents first."""
     children: dict[int, list[int]] = {}
     for path in PROCESSES.glob("[0-9]*"):
         with suppress(OSError):  # it has ended
@@ -29,4 +34,4 @@ def descendants(process: int) -> list[int]:
     found = [process]
     for parent in found:
         found += children.get(parent, [])
-    return found[1:]
+    return found

@@ -7,11 +7,11 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from infer_runtime.errors import InferError, LimitError, LimitIsUp, UsageError
-from infer_tool.held_memory import descendants, held_bytes
+from infer_tool.held_memory import family, held_bytes
 from infer_tool.units import parse_bytes, parse_seconds, show_bytes
 
 if TYPE_CHECKING:
@@ -136,21 +136,25 @@ def _watch(limit: int, alarm: _Alarm, done: threading.Event) -> None:
     wait = 0.0
     while not done.wait(wait) and not alarm.silent:
         start = time.monotonic()
-        everyone = [os.getpid(), *descendants(os.getpid())]
+        everyone = family(os.getpid())
         held = sum(held_bytes(process) or 0 for process in everyone)
         wait = max(LOOK, SHARE * (time.monotonic() - start))
         if held > HARD * limit:
             for process in reversed(everyone):
-                os.kill(process, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended
+                    os.kill(process, signal.SIGKILL)
         elif held > limit:
             os.kill(os.getpid(), signal.SIGUSR1)
             wait = AGAIN if alarm.rung else wait
 
 
 def _check_main_thread(option: str) -> None:
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not hasattr(signal, "SIGALRM"):
+    if not _can_ring():
         raise UsageError(f"--{option} works in the main thread of a POSIX system only")
+
+
+def _can_ring() -> bool:
+    return hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
 
 
 def _handled() -> Iterator[BaseException]:
@@ -163,5 +167,5 @@ def _handled() -> Iterator[BaseException]:
 
 def lift_time_limit() -> None:
     """No time limit from here on: what is left must be done whole."""
-    if hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread():
+    if _can_ring():
         signal.setitimer(signal.ITIMER_REAL, 0)

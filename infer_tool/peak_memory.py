@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infer_tool.held_memory import status_bytes
 from infer_tool.ledger import peak_memory
 from infer_tool.worker import Worker
 
@@ -53,13 +55,8 @@ def _start_again() -> int:
     if not STATUS.exists():
         return peak_memory()
     Path("/proc/self/clear_refs").write_text(FORGET_PEAK, encoding="ascii")
-    return _field("VmRSS")
+    return status_bytes(os.getpid(), "VmRSS")
 
 
 def _peak() -> int:
-    return _field("VmHWM") if STATUS.exists() else peak_memory()
-
-
-def _field(name: str) -> int:
-    line = next(x for x in STATUS.read_text(encoding="ascii").splitlines() if x.startswith(name))
-    return int(line.split()[1]) * 1024
+    return status_bytes(os.getpid(), "VmHWM") if STATUS.exists() else peak_memory()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,7 @@ def main() -> int:
         native = NativeModel(emitted, build_library(emitted, folder=Path(folder)))
         images = open_dataset(str(options.data), engine.inputs, preprocess=PREPROCESS)
         different = compared = 0
-        for number, (feeds, _) in enumerate(images.batches(1)):
-            if number < CALIBRATION or compared == options.count:
-                continue
+        for feeds, _ in islice(images.batches(1), CALIBRATION, CALIBRATION + options.count):
             wanted, got = engine.run(feeds), native.run(feeds)
             different += any(not np.array_equal(got[n], wanted[n]) for n in wanted)
             compared += 1

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from run import finished
 
-from infer_runtime.errors import LimitError
 from infer_tool import prune
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def main() -> int:
         model = work / "efficientnet_lite0.pt2"
         # In a process of its own: the wheel's package stays out of this one.
         subprocess.run([sys.executable, str(EXPORT), str(cache), str(model)], check=True)
-        show(pruned(model, data, work / "pruned.onnx", given))
+        options = {**given, **data, "batch_size": 16, "augment": f"{Path(__file__)}:cropped"}
+        show(finished(prune, model, work / "pruned.onnx", quiet=False, **options))
     return 0
 
 
@@ -69,18 +70,6 @@ def split(images: Path, work: Path) -> dict[str, Any]:
     with (work / "test" / LABELS).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("file", "label"), *rows[::EACH]])
     return {"data": str(work / "train"), "eval": str(work / "test"), "preprocess": PREPROCESS}
-
-
-def pruned(model: Path, data: dict[str, Any], output: Path, given: dict[str, Any]) -> Report:
-    """The report; where the clock ended it, of the best so far."""
-    augment = f"{Path(__file__)}:cropped"
-    try:
-        return prune(model, output, quiet=False, batch_size=16, augment=augment, **data, **given)
-    except LimitError as error:
-        if error.evidence is None:
-            raise
-        report: Report = error.evidence
-        return report
 
 
 def cropped(feeds: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:

@@ -25,6 +25,8 @@ import infer_tool
 from infer_runtime.errors import LimitError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from infer_tool.report.model import Report
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -154,17 +156,21 @@ def measured(name: str, options: argparse.Namespace, data: tuple[Path, Path], wo
 
 def _reports(name: str, given: dict[str, Any], seeds: int, work: Path) -> list[Report]:
     """One training for each seed."""
-    reports = []
     run = getattr(infer_tool, METHODS[name].command)
     model = SAMPLES / "digits_cnn.onnx" if METHODS[name].digits else work / "float.onnx"
-    for seed in range(seeds):
-        try:
-            reports.append(run(model, work / f"{name}.onnx", seed=seed, **given))
-        except LimitError as error:  # the best so far is written, and measured
-            if error.evidence is None:
-                raise
-            reports.append(error.evidence)
-    return reports
+    written = work / f"{name}.onnx"
+    return [finished(run, model, written, seed=seed, **given) for seed in range(seeds)]
+
+
+def finished(run: Callable[..., Report], *arguments: Any, **options: Any) -> Report:
+    """The report of a training; where the clock ended it, of the best so far, which is written."""
+    try:
+        return run(*arguments, **options)
+    except LimitError as error:
+        if error.evidence is None:
+            raise
+        report: Report = error.evidence
+        return report
 
 
 def _accuracy(reports: list[Report]) -> float:
